@@ -1,0 +1,201 @@
+"""LoRA adapters through peft. The policy is the base with adapters on, the reference the same base with them off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halign_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks for
+
+
+def _tuner_layers(module: torch.nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def attached(module: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the adapters attached to `module`, in the order in which they came."""
+    return tuple(getattr(module, "peft_config", None) or ())
+
+
+@contextmanager
+def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within the context exactly `names` are active; none of them leaves the base, bit for bit.
+
+    Nests, restores what was active before, and never changes which parameters train. Without any
+    adapter attached and none asked for it does nothing. Raises ValueError for a name not attached.
+
+    With gradient checkpointing the forward pass is run again during `backward()`: that must happen
+    inside the same context (a reference forward under `no_grad` within it may open and close its own).
+    """
+    unknown = [name for name in names if name not in attached(module)]
+    if unknown:
+        raise ValueError(f"no adapter {', '.join(unknown)} on this model; attached: {', '.join(attached(module))}")
+    layers = _tuner_layers(module)
+    # Layers may differ: an adapter need not target every layer that another one does.
+    before = [(list(layer.active_adapters), bool(layer.disable_adapters)) for layer in layers]
+    trains = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+
+    def switch(layer: Any, active: list[str], disabled: bool) -> None:
+        layer.set_adapter(active)
+        layer.enable_adapters(not disabled)
+
+    def restore_trains() -> None:
+        for parameter, flag in trains:  # peft ties requires_grad to being active; here it is the trainer's alone
+            parameter.requires_grad_(flag)
+
+    try:
+        for layer, (_, _disabled) in zip(layers, before, strict=True):
+            switch(layer, list(names), not names)
+        restore_trains()
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            switch(layer, active, disabled)
+        restore_trains()
+
+
+def attach_lora(
+    module: torch.nn.Module, name: str, targets: Sequence[str], rank: int, alpha: float, seed: int
+) -> list[torch.nn.Parameter]:
+    """Adds a LoRA that changes nothing yet (B = 0) and returns its parameters, the only ones left trainable.
+
+    Weights are fp32 whatever the base is in, and A is drawn from `seed` alone. The adapter is attached
+    but not active: use `active_adapters`. Raises RequestError when no layer is named like `targets`.
+    """
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if name in attached(module):
+        raise ValueError(f"an adapter {name} is attached already")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            _inject(module, config, name, inject_adapter_in_model)
+        except ValueError as problem:
+            raise RequestError(f"the backbone has no layers named like {', '.join(targets)}: {problem}") from problem
+    module.requires_grad_(False)
+    parameters = adapter_parameters(module, name)
+    generator = torch.Generator().manual_seed(seed)
+    for key, parameter in parameters.items():
+        parameter.data = parameter.data.float()
+        if "lora_A" in key or "lora_embedding_A" in key:
+            # peft draws on the model's device; drawn here on the CPU so that every device starts alike.
+            bound = (3.0 / parameter[0].numel()) ** 0.5
+            parameter.data.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
+        parameter.requires_grad_(True)
+    for layer in _tuner_layers(module):
+        layer.enable_adapters(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return list(parameters.values())
+
+
+def _inject(module: Any, config: Any, name: str, inject: Any) -> None:
+    module._hf_peft_config_loaded = True  # diffusers' own mark: its set_adapters, save_lora_adapter, … look at it
+    inject(config, module, name)
+
+
+def adapter_parameters(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """The parameters of one adapter by their full name, in the model's order."""
+    return {key: p for key, p in module.named_parameters() if "lora_" in key and f".{name}." in f"{key}."}
+
+
+def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None) -> None:
+    """Takes adapters off again (all of them by default); what is left is the model as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    gone = attached(module) if names is None else tuple(names)
+    for name in gone:
+        for layer in _tuner_layers(module):
+            layer.delete_adapter(name)
+        module.peft_config.pop(name, None)  # type: ignore[union-attr, operator]
+    if gone and not attached(module):
+        for parent in list(module.modules()):
+            for child_name, child in list(parent.named_children()):
+                if isinstance(child, BaseTunerLayer):
+                    setattr(parent, child_name, child.get_base_layer())
+        del module.peft_config
+        module._hf_peft_config_loaded = False
+
+
+def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:
+    """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each adapter, loadable by diffusers.
+
+    `transformer.load_lora_adapter("folder/NAME", prefix=None)` reads it; the keys are peft's, the
+    LoRA's rank and alpha are in the file's metadata. Appears at once or not at all.
+    """
+    import json
+
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in names:
+        (partial / name).mkdir(parents=True)
+        config = module.peft_config[name].to_dict()  # type: ignore[union-attr, index, operator]
+        config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]
+        state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
+        save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_adapters(module: torch.nn.Module, folder: Path) -> list[str]:
+    """Attaches, frozen and not active, every adapter that `save_adapters` wrote to `folder`; returns their names.
+
+    Raises RequestError naming the file when one is missing, damaged or made for another model.
+    """
+    import json
+
+    from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob(f"*/{WEIGHTS}"))
+    if not files:
+        raise RequestError(f"{folder}: no adapters in this folder ({WEIGHTS} expected in a sub-folder for each)")
+    for file in files:
+        name = file.parent.name
+        try:
+            with safe_open(str(file), framework="pt") as stored:
+                config = json.loads(stored.metadata()["lora_adapter_metadata"])
+                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
+            raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
+        attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
+        expected = {key: tuple(p.shape) for key, p in adapter_parameters(module, name).items()}
+        found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
+        if expected != found:
+            remove_adapters(module, [name])
+            raise RequestError(f"{file}: these LoRA weights belong to another backbone")
+        set_peft_model_state_dict(module, state, adapter_name=name)
+        for parameter in adapter_parameters(module, name).values():
+            parameter.requires_grad_(False)
+    return [file.parent.name for file in files]
+
+
+def _with_name(key: str, name: str) -> str:
+    """peft stores `….lora_A.weight`; in the model it is `….lora_A.NAME.weight`."""
+    stem, _, last = key.rpartition(".")
+    return f"{stem}.{name}.{last}"
+
+
+__all__ = [
+    "active_adapters", "adapter_parameters", "attach_lora", "attached", "load_adapters", "remove_adapters",
+    "save_adapters",
+]

@@ -1,0 +1,86 @@
+"""What a loss sees: clips as noised latents, alone or in preference pairs, and the error of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+# torch is imported where it is needed: method files import this module, and `halign-bench --help` must stay fast.
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.backbone import Backbone, Condition
+
+
+def error(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Squared error of each sample, `[B]`: the mean over all other axes, in fp32 whatever the inputs are.
+
+    `weight` (broadcastable to the latents) multiplies the squared error before the mean.
+    fp32 because beta multiplies differences of errors: one ulp of fp16 would be a visible logit.
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    squared = (prediction.float() - target.float()).pow(2)
+    if weight is not None:
+        squared = squared * weight
+    per_sample = squared.flatten(1).mean(dim=1)
+    assert per_sample.shape == (len(target),), f"one error a sample expected, got {tuple(per_sample.shape)}"
+    return per_sample
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips, each with the noise and the noise level it is shown at.
+
+    x0         clean latents `[B, C, T, H, W]`
+    noise      like x0, standard normal
+    t          `[B]` in [0, 1], 1 is pure noise
+    condition  what the model is told, batch first
+    hand_mask  `[B, 1, T, H, W]` in [0, 1], how much of each latent cell a hand covers; None without a skeleton
+    ids        a name for each sample
+    """
+
+    x0: torch.Tensor
+    noise: torch.Tensor
+    t: torch.Tensor
+    condition: Condition
+    hand_mask: torch.Tensor | None
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.x0)
+
+    def noised(self, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x_t, target): what the network is given and what it should predict, both like x0."""
+        return backbone.add_noise(self.x0, self.noise, self.t), backbone.target(self.x0, self.noise, self.t)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Preference pairs. Winner and loser share noise, t and condition, so only the preference tells them apart.
+
+    margin  `[B]`, by how many standard deviations the winner's score is above the loser's
+    """
+
+    winner: ClipBatch
+    loser: ClipBatch
+    margin: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.winner)
+
+    def stacked(self) -> ClipBatch:
+        """All winners, then all losers, as one batch of 2B: `chunk(2)` takes a result apart again."""
+        import torch
+
+        w, l = self.winner, self.loser  # noqa: E741
+        masks = None if w.hand_mask is None or l.hand_mask is None else torch.cat([w.hand_mask, l.hand_mask])
+        return ClipBatch(
+            torch.cat([w.x0, l.x0]), torch.cat([w.noise, l.noise]), torch.cat([w.t, l.t]),
+            {name: torch.cat([w.condition[name], l.condition[name]]) for name in w.condition},
+            masks, [*w.ids, *l.ids],
+        )
+
+
+__all__ = ["ClipBatch", "PairBatch", "error"]

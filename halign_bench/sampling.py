@@ -1,0 +1,137 @@
+"""From noise to latents: Euler for flow models, DDIM for epsilon and v, counted in network evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from halign_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.backbone import Backbone, Condition
+
+Progress = Callable[[int, int], None]
+"""(done, total), called first with what an earlier run left done. It may raise to stop the work there."""
+
+
+def derived_seed(*key: object) -> int:
+    """A 63-bit seed that depends on its key alone, the same in every process and on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def initial_noise(backbone: Backbone, clip_ids: Sequence[str], seed: int) -> torch.Tensor:
+    """Standard normal fp32 `[B, C, T, H, W]` on the backbone's device; each row depends on (its id, seed) alone.
+
+    So every method starts a clip from the same noise, whatever else is in the batch. Drawn on the
+    CPU, so that devices agree.
+    """
+    import torch
+
+    shape = backbone.latent_shape()
+    rows = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(derived_seed("initial noise", clip_id, seed)))
+        for clip_id in clip_ids
+    ]
+    return torch.stack(rows).to(backbone.device)
+
+
+def steps_for(nfe: int, guidance: float = 1.0) -> int:
+    """Sampling steps that `nfe` network evaluations pay for. Raises RequestError when it does not come out even."""
+    if nfe < 1:
+        raise RequestError(f"nfe {nfe}: at least one network evaluation is needed")
+    if guidance == 1.0:
+        return nfe
+    if nfe % 2:
+        raise RequestError(f"nfe {nfe}: guidance takes two network evaluations a step, so give an even number")
+    return nfe // 2
+
+
+def timesteps(steps: int, shift: float = 1.0) -> list[float]:
+    """steps + 1 noise levels from 1 down to 0, uniform; shift > 1 spends more of them on high noise.
+
+    t' = s·t / (1 + (s - 1)·t), as in Stable Diffusion 3 (arXiv 2403.03206, section 5.3.2).
+    """
+    uniform = [1 - step / steps for step in range(steps + 1)]
+    return [shift * t / (1 + (shift - 1) * t) for t in uniform]
+
+
+def sample(
+    backbone: Backbone,
+    condition: Condition,
+    noise: torch.Tensor,
+    *,
+    nfe: int,
+    guidance: float = 1.0,
+    active: Callable[[float], Sequence[str]] | None = None,
+    shift: float = 1.0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """Latents `[B, C, T, H, W]` (fp32) from `noise`, with exactly `nfe` network evaluations for each.
+
+    guidance    1 is off; otherwise unconditional + guidance·(conditional - unconditional), whose second
+                branch counts: half as many steps for the same nfe
+    active      noise level -> adapters that are on there; None is the base with all adapters off
+    batch_size  how many to put through the network together; no effect on a sample beyond float noise
+    progress    told (samples done, samples) after each batch
+    """
+    import torch
+
+    grid = timesteps(steps_for(nfe, guidance), shift)
+    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
+    if backbone.parameterisation == "epsilon" and alpha <= 0:
+        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start where no signal is left (alpha(1) = 0)")
+    size = len(noise) if batch_size is None else batch_size
+    done: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(noise), size):
+            part = {name: value[start : start + size] for name, value in condition.items()}
+            done.append(_integrate(backbone, part, noise[start : start + size], grid, guidance, active))
+            if progress is not None:
+                progress(min(start + size, len(noise)), len(noise))
+    return torch.cat(done).clone() if done else noise.clone()
+
+
+def _integrate(
+    backbone: Backbone,
+    condition: Condition,
+    noise: torch.Tensor,
+    grid: Sequence[float],
+    guidance: float,
+    active: Callable[[float], Sequence[str]] | None,
+) -> torch.Tensor:
+    import torch
+
+    x = noise.float()
+    unconditional = None if guidance == 1.0 else backbone.unconditional(condition)
+    for now, after in zip(grid, grid[1:], strict=False):
+        t = torch.full((len(x),), now, device=x.device)
+        with backbone.adapters(tuple(active(now)) if active is not None else ()):
+            prediction = backbone.predict(x, t, condition).float()
+            if unconditional is not None:
+                empty = backbone.predict(x, t, unconditional).float()
+                prediction = empty + guidance * (prediction - empty)
+        x = _step(backbone, x, prediction, now, after)
+    return x
+
+
+def _step(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: float, after: float) -> torch.Tensor:
+    """Euler for a velocity; deterministic DDIM (arXiv 2010.02502, eq. 12 with sigma = 0) for epsilon and v."""
+    import torch
+
+    if backbone.parameterisation == "flow":
+        return x + (after - now) * prediction
+    levels = torch.tensor([now, after], device=x.device)
+    (alpha, alpha_after), (sigma, sigma_after) = (pair.unbind() for pair in backbone.alpha_sigma(levels))
+    if backbone.parameterisation == "epsilon":
+        noise, clean = prediction, (x - sigma * prediction) / alpha
+    else:
+        noise, clean = sigma * x + alpha * prediction, alpha * x - sigma * prediction
+    return alpha_after * clean + sigma_after * noise
+
+
+__all__ = ["Progress", "derived_seed", "initial_noise", "sample", "steps_for", "timesteps"]
