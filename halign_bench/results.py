@@ -1,0 +1,417 @@
+"""What is kept of a cell (method × seed): one JSON record, and its per-clip scores and bootstrap replicates beside it.
+
+`<cell>.json` is the record, `<cell>.clips.parquet` has one row per clip and metric, `<cell>.bootstrap.parquet` one
+row per metric and replicate. All are written to a temporary name in the same folder, synced and renamed, and the
+record comes last: where a record exists, its companions do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, model_validator
+
+from halign_bench.errors import RequestError
+from halign_bench.track import Refusal
+
+SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Status = Literal["done", "diverged", "failed", "timeout"]
+
+
+# Names of scores
+
+
+class MetricKey(NamedTuple):
+    """`fid@puppet/nfe30` taken apart: metric, extractor or track, NFE where a grid was run."""
+
+    name: str
+    where: str | None = None
+    nfe: int | None = None
+
+
+def metric_key(name: str, where: str | None = None, nfe: int | None = None) -> str:
+    """The name of a score: metric, "@" extractor or track, "/nfe" network evaluations.
+
+    >>> metric_key("fid", "puppet"), metric_key("fid", "puppet", 30)
+    ('fid@puppet', 'fid@puppet/nfe30')
+    """
+    return f"{name}{f'@{where}' if where else ''}{f'/nfe{nfe}' if nfe is not None else ''}"
+
+
+def parse_key(key: str) -> MetricKey:
+    """The inverse of `metric_key`. Raises `RequestError` when the text is no such name.
+
+    >>> parse_key("fid@puppet/nfe30")
+    MetricKey(name='fid', where='puppet', nfe=30)
+    >>> parse_key("hkc")
+    MetricKey(name='hkc', where=None, nfe=None)
+    """
+    match = re.fullmatch(r"([^@/\s]+)(?:@([^@/\s]+))?(?:/nfe([0-9]+))?", key)
+    if match is None:
+        raise RequestError(f"{key!r} does not name a score; write metric@extractor or metric@extractor/nfe30")
+    name, where, nfe = match.groups()
+    return MetricKey(name, where, int(nfe) if nfe else None)
+
+
+# The record
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CellIdentity(_Part):
+    """Which cell a record is of. `method` is the variant as it stands in tables, e.g. diffusion-dpo[beta=500]."""
+
+    method: str
+    seed: Count
+    track: str
+    backbone: str
+
+
+class ConfigUsed(_Part):
+    given: JsonValue = Field(description="what was asked for")
+    effective: JsonValue = Field(description="every number that was used")
+
+
+class Base(_Part):
+    name: str
+    sha256: str
+
+
+class Timings(_Part):
+    """Seconds of wall time, apart; None where a step did not happen."""
+
+    train: Seconds | None = None
+    sample: Seconds | None = None
+    score: Seconds | None = None
+
+
+class Training(_Part):
+    """Cost of training alone; evaluation is not charged to it."""
+
+    samples_seen: Count
+    steps: Count
+    trained_parameters: Count
+    peak_memory_bytes: Count | None = None
+
+
+class Bootstrap(_Part):
+    """Which resamples the replicates belong to; scores pair only where all of it is equal."""
+
+    replicates: Annotated[int, Field(ge=1)]
+    seed: int
+    clips: Count
+    identities: Count
+    sha256: str = Field(description="of the resampled clips, from `stats.bootstrap_signature`")
+
+
+class MetricValue(_Part):
+    """A score, or why there is none."""
+
+    value: Finite | None
+    ci: tuple[Finite, Finite] | None = Field(default=None, description="95 %, over clips clustered by identity")
+    n: Count = Field(description="clips scored")
+    failed: dict[str, Count] = Field(default_factory=dict, description="clips that could not be scored, by reason")
+    unit: str
+    higher_is_better: bool | None
+    bounds: tuple[Finite | None, Finite | None] = (None, None)
+    protocol: str
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _says_why(self) -> MetricValue:
+        if self.value is None and not self.reason:
+            raise ValueError("a score that could not be measured needs a reason")
+        if self.ci is not None and self.ci[0] > self.ci[1]:
+            raise ValueError("the interval's ends are in the wrong order")
+        return self
+
+
+class ClaimData(_Part):
+    """A method's claim, as `halign_bench.method.Claim` states it."""
+
+    metric: str
+    better_than: str
+    source: str
+    margin: Finite = 0.0
+
+
+class Environment(_Part):
+    """The software and the machine. No host, user or path names."""
+
+    python: str
+    packages: dict[str, str]
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    hardware: dict[str, JsonValue]
+
+
+class Record(_Part):
+    """One cell: what was asked, what was used, what came out. A failure is a record too, with its error."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    schema_: Literal["halign-bench/record/1"] = Field(default=SCHEMA, alias="schema")
+    cell: CellIdentity
+    cell_hash: str | None = Field(default=None, description="what must be equal for this record to stand for a cell")
+    status: Status
+    error: str | None = None
+    config: ConfigUsed
+    protocol: dict[str, JsonValue]
+    protocol_hash: str
+    base: Base
+    evaluators: dict[str, str] = Field(description="protocol string, with the weights' hash, of each extractor")
+    environment: Environment
+    timings: Timings = Timings()
+    training: Training | None = None
+    provenance: dict[str, JsonValue] = Field(default_factory=dict, description="of preferences and other data")
+    metrics: dict[str, MetricValue] = Field(default_factory=dict)
+    bootstrap: Bootstrap | None = None
+    claims: list[ClaimData] = Field(default_factory=list)
+    files: dict[str, str] = Field(default_factory=dict, description="what lies beside the record, by kind")
+    started: str | None = None
+    finished: str | None = None
+
+    _source: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _explains_failure(self) -> Record:
+        if self.status != "done" and not self.error:
+            raise ValueError(f"a record with status {self.status!r} needs its error")
+        for key in self.metrics:
+            try:
+                parse_key(key)
+            except RequestError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def source(self) -> Path | None:
+        """The file it was read from or written to."""
+        return self._source
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.method} seed {self.cell.seed}"
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """One row of `<cell>.clips.parquet`: a score, or why there is none."""
+
+    clip: str
+    identity: str
+    metric: str
+    value: float | None
+    reason: str | None = None
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def config_hash(value: Any) -> str:
+    """sha256 of a JSON-able value; keep paths and other circumstances of a run out of it."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON schema of a record."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+
+
+def write_schema(path: Path) -> None:
+    atomic_write(path, json.dumps(record_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+# Writing
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` when the block ends well, and goes away otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_record(
+    path: Path,
+    record: Record,
+    clips: Sequence[ClipScore] | None = None,
+    replicates: Mapping[str, Sequence[float | None]] | None = None,
+) -> None:
+    """Writes `<cell>.json`, after its companions when they are given (replicates: metric key -> B values).
+
+    Raises ValueError when the record holds NaN or infinity: such a score is None with a reason.
+    """
+    files = dict(record.files)
+    if clips is not None:
+        files["clips"] = f"{path.stem}.clips.parquet"
+        _write_parquet(path.with_name(files["clips"]), _clip_columns(clips))
+    if replicates is not None:
+        files["bootstrap"] = f"{path.stem}.bootstrap.parquet"
+        _write_parquet(path.with_name(files["bootstrap"]), _replicate_columns(replicates))
+    record.files = files
+    document = Record.model_validate(record.model_dump(by_alias=True)).model_dump(mode="json", by_alias=True)
+    atomic_write(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    record._source = path
+
+
+def _clip_columns(clips: Sequence[ClipScore]) -> dict[str, tuple[str, list[Any]]]:
+    for row in clips:
+        if (row.value is None) == (row.reason is None):
+            raise ValueError(f"{row.metric} of clip {row.clip}: give either a value or a reason")
+    return {
+        "clip": ("string", [row.clip for row in clips]),
+        "identity": ("string", [row.identity for row in clips]),
+        "metric": ("string", [row.metric for row in clips]),
+        "value": ("double", [row.value for row in clips]),
+        "reason": ("string", [row.reason for row in clips]),
+    }
+
+
+def _replicate_columns(replicates: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[str, list[Any]]]:
+    rows = [(key, number, value) for key, values in replicates.items() for number, value in enumerate(values)]
+    return {
+        "metric": ("string", [row[0] for row in rows]),
+        "replicate": ("int32", [row[1] for row in rows]),
+        "value": ("double", [row[2] for row in rows]),
+    }
+
+
+def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, (kind, values) in columns.items():
+        if kind == "double" and any(value is not None and not abs(value) < float("inf") for value in values):
+            raise ValueError(f"column {name} for {path.name} holds NaN or infinity; give None instead")
+    arrays = {name: pa.array(values, type=pa.type_for_alias(kind)) for name, (kind, values) in columns.items()}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(arrays), temporary)
+
+
+# Reading
+
+
+def read_record(path: Path) -> Record:
+    """Raises `RequestError` naming the file and what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text, parse_constant=_refuse_constant)
+        record = Record.model_validate(document)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValidationError as error:
+        raise RequestError(f"{path}: not a valid record, {_first_problem(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: not a valid record, {error}") from None
+    record._source = path
+    return record
+
+
+def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
+    """Records from files, run folders (their `records/`) or folders of records; what is wrong is named, the rest kept.
+
+    Raises `RequestError` for a path that does not exist or a folder without any record.
+    """
+    records, refused = [], []
+    for file in dict.fromkeys(file for path in paths for file in _record_files(Path(path))):
+        try:
+            records.append(read_record(file))
+        except RequestError as error:
+            refused.append(Refusal(str(file), str(error).removeprefix(f"{file}: ")))
+    return records, refused
+
+
+def _record_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise RequestError(f"{path}: no such file or folder; give a run folder, its records/ or a record")
+        return [path]
+    folder = path / "records" if (path / "records").is_dir() else path
+    files = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+    # A folder may hold tables and manifests too; only what calls itself a record, or is unreadable, counts.
+    files = [file for file in files if _claims_to_be_record(file)]
+    if not files:
+        raise RequestError(f"{path}: holds no records; give the --out folder of a run")
+    return files
+
+
+def _claims_to_be_record(file: Path) -> bool:
+    if file.parent.name == "records":
+        return True
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(document, dict) and str(document.get("schema", "")).startswith("halign-bench/record/")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it contains {name}, which is no JSON number; a score that could not be measured is null")
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def read_clips(record: Record) -> dict[str, dict[str, tuple[str, float | None]]]:
+    """metric key -> clip id -> (identity, score or None). Raises `RequestError` when the file is absent or damaged."""
+    scores: dict[str, dict[str, tuple[str, float | None]]] = {}
+    columns = _read_parquet(record, "clips", ("metric", "clip", "identity", "value"))
+    for metric, clip, identity, value in zip(*columns, strict=True):
+        scores.setdefault(metric, {})[clip] = (identity, value)
+    return scores
+
+
+def read_replicates(record: Record) -> dict[str, list[float | None]]:
+    """metric key -> its B values, in order. Raises `RequestError` when the file is absent or damaged."""
+    values: dict[str, list[tuple[int, float | None]]] = {}
+    columns = _read_parquet(record, "bootstrap", ("metric", "replicate", "value"))
+    for metric, number, value in zip(*columns, strict=True):
+        values.setdefault(metric, []).append((number, value))
+    return {metric: [value for _, value in sorted(rows, key=lambda row: row[0])] for metric, rows in values.items()}
+
+
+def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[Any]]:
+    if kind not in record.files or record.source is None:
+        raise RequestError(f"{record.source or record.name}: has no {kind} file beside it")
+    path = record.source.parent / record.files[kind]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(names))
+        return [table.column(name).to_pylist() for name in names]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        problem = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
+        raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None

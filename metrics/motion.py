@@ -1,0 +1,55 @@
+"""Motion magnitude relative to the target's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from halign_bench.metric import PerClipMetric, Scored
+from halign_bench.registry import register
+from halign_bench.track import Unscorable
+
+POOL = 4
+STILL = 0.05  # grey levels; a target that changes less than this does not move
+
+
+def motion_magnitude(video: np.ndarray) -> float | None:
+    """Mean absolute change from frame to frame, in grey levels 0..255, of a uint8 video `[T, H, W, 3]`.
+
+    Luma (Rec. 601) averaged over blocks of 4×4 pixels first, so that pixel noise counts for little. 0 is a
+    frozen clip. None for a single frame.
+
+    >>> still = np.full((3, 8, 8, 3), 90, np.uint8)
+    >>> motion_magnitude(still)
+    0.0
+    >>> still[1] += 10
+    >>> round(motion_magnitude(still), 6)
+    10.0
+    """
+    frames, height, width, _ = video.shape
+    if frames < 2:
+        return None
+    luma = video.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    rows, columns = max(height // POOL, 1), max(width // POOL, 1)
+    cut = luma[:, : rows * min(POOL, height), : columns * min(POOL, width)]
+    blocks = cut.reshape(frames, rows, -1, columns, cut.shape[2] // columns).mean((2, 4))
+    return float(np.abs(np.diff(blocks, axis=0)).mean())
+
+
+@register
+class Motion(PerClipMetric):
+    """Motion of the generated clip over that of its target: 0 frozen, 1 as the target, above 1 restless."""
+
+    name = "motion"
+    unit = "× target"
+    higher_is_better = None
+    bounds = (0, None)
+    summary = "motion magnitude as a multiple of the target's (0 = frozen)"
+    recipe = f"mean absolute luma change between frames, {POOL}×{POOL} blocks, over the target's"
+
+    def measure(self, scored: Scored) -> float | Unscorable:
+        ours, theirs = motion_magnitude(scored.clip.video), motion_magnitude(scored.target.video)
+        if ours is None or theirs is None:
+            return Unscorable("single frame")
+        if theirs < STILL:
+            return Unscorable("target does not move")
+        return ours / theirs

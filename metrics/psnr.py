@@ -1,0 +1,51 @@
+"""Peak signal-to-noise ratio (PSNR)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from halign_bench.metric import PerClipMetric, Scored
+from halign_bench.registry import register
+from halign_bench.track import Unscorable
+
+CEILING = 100.0  # dB of a frame equal to its target, whose PSNR is infinite; the usual convention for videos
+
+
+def psnr(video: np.ndarray, target: np.ndarray) -> float:
+    """Mean over frames of the PSNR in dB of uint8 videos `[T, H, W, C]`. A frame equal to its target counts 100 dB.
+
+    Raises ValueError when shapes differ.
+
+    >>> black = np.zeros((2, 4, 4, 3), np.uint8)
+    >>> psnr(black, black), round(psnr(black, black + 255), 6)
+    (100.0, 0.0)
+    """
+    if video.shape != target.shape:
+        raise ValueError(f"videos of shapes {video.shape} and {target.shape} cannot be compared")
+    squares = (video.astype(np.float64) - target.astype(np.float64)) ** 2
+    errors = squares.reshape(len(squares), -1).mean(1)
+    with np.errstate(divide="ignore"):
+        return float(np.minimum(10 * np.log10(255.0**2 / errors), CEILING).mean())
+
+
+def mismatch(scored: Scored) -> Unscorable | None:
+    """Why two videos cannot be compared pixel by pixel, if they cannot."""
+    ours, theirs = scored.clip.video.shape, scored.target.video.shape
+    if ours == theirs:
+        return None
+    return Unscorable("frame count or size differs from the target's")
+
+
+@register
+class PSNR(PerClipMetric):
+    """Pixel error against the real clip, frame by frame."""
+
+    name = "psnr"
+    unit = "dB"
+    higher_is_better = True
+    bounds = (0, 100)
+    summary = "pixel error against the real clip"
+    recipe = "mean over frames, RGB, peak 255, equal frames count 100 dB"
+
+    def measure(self, scored: Scored) -> float | Unscorable:
+        return mismatch(scored) or psnr(scored.clip.video, scored.target.video)
