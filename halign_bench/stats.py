@@ -1,0 +1,263 @@
+"""Statistics of paired comparisons: bootstrap clustered by identity, seeds as a second level, Holm, ranks, fronts.
+
+The conventions, once. Clips of one identity are not independent, so whole identities are resampled. Every method's
+score is computed on the same resamples, so that a difference of two methods has as replicates the differences of
+theirs; that serves distances between sets (FID) and means over clips alike.
+
+Throughout, `points` `[S]` are a score for each training seed, on all clips, and `replicates` `[S, B]` the same
+scores on B resamples (NaN where a resample gave none). Results are None, never NaN, where data do not suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+# Resampling
+
+
+def bootstrap_indices(
+    ids: Sequence[str], identities: Sequence[str], replicates: int = 1000, seed: int = 0
+) -> list[np.ndarray]:
+    """`replicates` arrays of clip positions: identities drawn with replacement, each with all of its clips.
+
+    A pure function of the arguments; the order in which clips are given changes positions, not the clips drawn.
+    Arrays differ in length when identities have different numbers of clips. Raises ValueError when ids repeat.
+
+    >>> [sorted(draw.tolist()) for draw in bootstrap_indices(["a", "b", "c"], ["x", "x", "y"], 2)]
+    [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    if len(ids) != len(identities) or len(set(ids)) != len(ids):
+        raise ValueError(f"{len(ids)} clip ids and {len(identities)} identities given; ids must be distinct, one each")
+    clusters: dict[str, list[int]] = {}
+    for position in sorted(range(len(ids)), key=lambda i: (identities[i], ids[i])):
+        clusters.setdefault(identities[position], []).append(position)
+    members = [np.array(positions) for positions in clusters.values()]
+    if not members:
+        return [np.zeros(0, int) for _ in range(replicates)]
+    generator = np.random.default_rng(int(bootstrap_signature(ids, identities, replicates, seed)[:32], 16))
+    draws = generator.integers(0, len(members), (replicates, len(members)))
+    return [np.concatenate([members[k] for k in draw]) for draw in draws]
+
+
+def bootstrap_signature(ids: Sequence[str], identities: Sequence[str], replicates: int, seed: int) -> str:
+    """sha256 of what determines the resamples; replicates with equal signatures are paired."""
+    pairs = sorted(zip(identities, ids, strict=True))
+    return hashlib.sha256(json.dumps([pairs, replicates, seed]).encode()).hexdigest()
+
+
+def resampled_means(values: Sequence[float | None], indices: Sequence[np.ndarray]) -> np.ndarray:
+    """`[B]` means over each resample of the scores that exist; NaN where a resample has none."""
+    scores = np.array([np.nan if value is None else value for value in values], float)
+    known = ~np.isnan(scores)
+    counts = np.stack([np.bincount(draw, minlength=len(scores)) for draw in indices]) if len(indices) else None
+    if counts is None:
+        return np.zeros(0)
+    weight = counts @ known.astype(float)
+    with np.errstate(invalid="ignore"):
+        return np.where(weight > 0, counts @ np.where(known, scores, 0.0) / weight, np.nan)
+
+
+# Intervals
+
+
+def percentile_interval(
+    estimate: float,
+    replicates: np.ndarray,
+    clusters: int,
+    bounds: tuple[float | None, float | None] = (None, None),
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """Percentile interval of one score, recentred for bias and widened for few clusters; None when fewer than 2.
+
+    Recentred: a resample repeats clips, which moves a Fréchet distance up, sometimes so far that plain percentiles
+    leave out the estimate; so replicates are shifted to have the estimate as their mean. Widened: percentiles at
+    Φ(±√(G/(G-1)) t_{G-1}) in place of the normal quantiles (Hesterberg 2015, arXiv 1411.5279), without which
+    intervals from few clusters are too narrow. Cut at `bounds`.
+    """
+    replicates = replicates[np.isfinite(replicates)]
+    if clusters < 2 or len(replicates) < 2:
+        return None
+    return _interval(estimate, replicates - replicates.mean(), clusters - 1, math.sqrt(clusters / (clusters - 1)),
+                     bounds, level)  # fmt: skip
+
+
+def _interval(
+    estimate: float, deviations: np.ndarray, df: float, widening: float,
+    bounds: tuple[float | None, float | None], level: float,
+) -> tuple[float, float]:  # fmt: skip
+    from scipy import stats as scipy_stats
+
+    reach = widening * scipy_stats.t.ppf((1 + level) / 2, df)
+    tail = float(scipy_stats.norm.sf(reach))
+    low, high = estimate + np.quantile(deviations, [tail, 1 - tail])
+    least, greatest = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+    low, high = float(min(max(low, least), greatest)), float(min(max(high, least), greatest))
+    return min(low, estimate), max(high, estimate)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the uncertainty of a mean over seeds comes from: two variances and their degrees of freedom."""
+
+    clips: float
+    seeds: float
+    df: float
+
+    @property
+    def error(self) -> float:
+        return math.sqrt(self.clips + self.seeds)
+
+
+def spread(points: np.ndarray, replicates: np.ndarray, clusters: int) -> Spread | None:
+    """Variance of the mean over seeds, from clips and from seeds; None with fewer than two identities.
+
+    Clips: variance of the replicates' mean over seeds, times G/(G-1). Seeds: variance between the seeds' scores
+    over S; 0 for one seed, which then stands for itself alone. Degrees of freedom after Satterthwaite (1946), so
+    that three seeds widen the interval as far as the seeds matter, and no further.
+    """
+    count = len(points)
+    means = replicates.mean(0)
+    means = means[np.isfinite(means)]
+    if clusters < 2 or len(means) < 2 or count < 1:
+        return None
+    clips = float(means.var(ddof=1)) * clusters / (clusters - 1)
+    seeds = float(np.var(points, ddof=1)) / count if count > 1 else 0.0
+    if clips + seeds == 0:
+        return Spread(0.0, 0.0, clusters - 1)
+    df = (clips + seeds) ** 2 / (clips**2 / (clusters - 1) + (seeds**2 / (count - 1) if count > 1 else 0.0))
+    return Spread(clips, seeds, df)
+
+
+def score_interval(
+    points: np.ndarray,
+    replicates: np.ndarray,
+    clusters: int,
+    bounds: tuple[float | None, float | None] = (None, None),
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """Interval of a score's mean over seeds: `percentile_interval`, with seeds drawn as a second level.
+
+    For one seed it is `percentile_interval`. Draws of seeds are scaled by √(S/(S-1)), as their spread around
+    their own mean is too small by that much.
+    """
+    if len(points) == 1:
+        return percentile_interval(float(points[0]), replicates[0], clusters, bounds, level)
+    parts = spread(points, replicates, clusters)
+    if parts is None:
+        return None
+    count, means = len(points), replicates.mean(0)
+    means = means[np.isfinite(means)]
+    draws = np.random.default_rng(count).integers(0, count, (len(means), count))
+    seeds = (points[draws].mean(1) - points.mean()) * math.sqrt(count / (count - 1))
+    deviations = (means - means.mean()) * math.sqrt(clusters / (clusters - 1)) + seeds
+    return _interval(float(points.mean()), deviations, parts.df, 1.0, bounds, level)
+
+
+# Differences
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, method less reference; `reason` says why value, ci or p are None."""
+
+    value: float | None
+    ci: tuple[float, float] | None = None
+    p: float | None = None
+    seeds: int = 0
+    identities: int = 0
+    reason: str | None = None
+
+
+def paired_difference(points: np.ndarray, replicates: np.ndarray, clusters: int, level: float = LEVEL) -> Difference:
+    """Mean over seeds of paired differences `points` `[S]` with `replicates` `[S, B]`, its CI and two-sided p-value.
+
+    Student's t with the bootstrap standard error and degrees of freedom of `spread`; CI and p come from the same
+    distribution, so the interval excludes zero exactly when p < 1 - level. A difference without any spread, equal
+    on every clip, gets the least p that a sign-flip test over G identities can give, 2^(1-G).
+    """
+    from scipy import stats as scipy_stats
+
+    points, replicates = np.asarray(points, float), np.asarray(replicates, float)
+    if not len(points):
+        return Difference(None, reason="no seed in common")
+    value = float(points.mean())
+    counts = {"seeds": len(points), "identities": clusters}
+    if clusters < 2:
+        return Difference(value, **counts, reason="clips of fewer than two identities: no interval")
+    parts = spread(points, replicates, clusters)
+    if parts is None:
+        return Difference(value, **counts, reason="too few resamples could be scored: no interval")
+    if parts.error <= 1e-12 * max(abs(value), 1e-300):
+        return Difference(value, (value, value), 1.0 if value == 0 else 2.0 ** (1 - clusters), **counts)
+    reach = float(scipy_stats.t.ppf((1 + level) / 2, parts.df)) * parts.error
+    p = float(2 * scipy_stats.t.sf(abs(value) / parts.error, parts.df))
+    return Difference(value, (value - reach, value + reach), p, **counts)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) adjusted p-values; None stays None and does not count.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for position, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - position) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def significance_ranks(names: Sequence[str], better: Mapping[tuple[str, str], bool | None]) -> dict[str, int | None]:
+    """Rank = 1 + how many others are significantly better, so that those not told apart share a rank.
+
+    ``better[a, b]``: a is significantly better than b; None or absent when the pair could not be tested. A name
+    without any tested pair has rank None, and so has everything where nothing is told apart: then there is no order.
+
+    >>> significance_ranks(["a", "b", "c"], {("a", "c"): True, ("c", "a"): False, ("a", "b"): False, ("b", "a"): False})
+    {'a': 1, 'b': 1, 'c': 2}
+    """
+    tested = {name for pair, verdict in better.items() if verdict is not None for name in pair}
+    if not any(better.values()):
+        return dict.fromkeys(names)
+    return {
+        name: 1 + sum(bool(better.get((other, name))) for other in names if other != name) if name in tested else None
+        for name in names
+    }
+
+
+def pareto_front(rows: Sequence[Sequence[float | None]], higher_is_better: Sequence[bool]) -> list[bool | None]:
+    """Whether no other row is at least as good in every column and better in one. None for rows with a gap.
+
+    >>> pareto_front([[1, 5], [2, 6], [0, 7], [None, 1]], [True, False])
+    [True, True, False, None]
+    """
+    signed = [
+        None if any(value is None for value in row)
+        else tuple(value if up else -value for value, up in zip(row, higher_is_better, strict=True))  # type: ignore[operator]
+        for row in rows
+    ]  # fmt: skip
+    complete = [row for row in signed if row is not None]
+
+    def dominated(row: tuple[float, ...]) -> bool:
+        return any(other != row and all(o >= r for o, r in zip(other, row, strict=True)) for other in complete)
+
+    return [None if row is None else not dominated(row) for row in signed]
+
+
+def non_inferior(difference: Difference, higher_is_better: bool, margin: float) -> bool | None:
+    """Whether the interval excludes being worse than the reference by `margin` (≥ 0) or more; None without one."""
+    if difference.ci is None:
+        return None
+    low, high = difference.ci
+    return low > -margin if higher_is_better else high < margin
