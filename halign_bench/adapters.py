@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,10 +80,11 @@ def attach_lora(
     if name in attached(module):
         raise ValueError(f"an adapter {name} is attached already")
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        module._hf_peft_config_loaded = True  # type: ignore[assignment]  # diffusers' mark: its own methods look at it
         try:
-            _inject(module, config, name, inject_adapter_in_model)
+            inject_adapter_in_model(config, module, name)
         except ValueError as problem:
             raise RequestError(f"the backbone has no layers named like {', '.join(targets)}: {problem}") from problem
     module.requires_grad_(False)
@@ -91,8 +93,8 @@ def attach_lora(
     for key, parameter in parameters.items():
         parameter.data = parameter.data.float()
         if "lora_A" in key or "lora_embedding_A" in key:
-            # peft draws on the model's device; drawn here on the CPU so that every device starts alike.
-            bound = (3.0 / parameter[0].numel()) ** 0.5
+            # peft's own distribution, but drawn on the CPU so that every device starts alike.
+            bound = parameter[0].numel() ** -0.5
             parameter.data.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
         parameter.requires_grad_(True)
     for layer in _tuner_layers(module):
@@ -100,11 +102,6 @@ def attach_lora(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     return list(parameters.values())
-
-
-def _inject(module: Any, config: Any, name: str, inject: Any) -> None:
-    module._hf_peft_config_loaded = True  # diffusers' own mark: its set_adapters, save_lora_adapter, … look at it
-    inject(config, module, name)
 
 
 def adapter_parameters(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
@@ -117,9 +114,14 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     gone = attached(module) if names is None else tuple(names)
-    for name in gone:
-        for layer in _tuner_layers(module):
+    for layer in _tuner_layers(module):
+        trains = [(p, p.requires_grad) for p in layer.parameters()]
+        layer.set_adapter([name for name in layer.active_adapters if name not in gone])
+        for name in gone:
             layer.delete_adapter(name)
+        for parameter, flag in trains:
+            parameter.requires_grad_(flag)
+    for name in gone:
         module.peft_config.pop(name, None)  # type: ignore[union-attr, operator]
     if gone and not attached(module):
         for parent in list(module.modules()):

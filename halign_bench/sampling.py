@@ -87,13 +87,13 @@ def sample(
         raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start where no signal is left (alpha(1) = 0)")
     size = len(noise) if batch_size is None else batch_size
     done: list[torch.Tensor] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(noise), size):
             part = {name: value[start : start + size] for name, value in condition.items()}
             done.append(_integrate(backbone, part, noise[start : start + size], grid, guidance, active))
             if progress is not None:
                 progress(min(start + size, len(noise)), len(noise))
-    return torch.cat(done).clone() if done else noise.clone()
+    return torch.cat(done) if done else noise.clone()
 
 
 def _integrate(

@@ -1,0 +1,359 @@
+"""Preference data: candidates sampled from the base, scored by the track's annotator, kept in a cache.
+
+For each prompt K candidates are sampled from fixed noise and scored on every criterion. Scores are
+standardised per criterion over all candidates of the training prompts, so that margins of different
+criteria can be compared; "overall" is the mean of the standardised criteria. Then
+
+- a **pair** of a prompt is its best against its worst candidate, if they differ by more than
+  `min_margin` standard deviations (identical scores never make a pair);
+- a **winner** of a prompt is its best candidate, if it is better than the average candidate
+  (standardised score above 0): the best of a bad lot is not an example to imitate.
+
+The last prompts are held out: never trained on, used to measure implicit accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from halign_bench.errors import RequestError
+from halign_bench.sampling import Progress, initial_noise, sample, steps_for
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from halign_bench.backbone import Backbone, Condition
+    from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
+
+FORMAT = "halign-bench/preferences/1"
+OVERALL = "overall"
+
+
+class PreferenceSpec(BaseModel):
+    """What to collect. Part of the cache key, so a change of any field samples anew."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: int = Field(default=96, ge=2, description="prompts asked for; a split with fewer gives what it has")
+    candidates: int = Field(default=4, ge=2, description="samples of the base for each prompt")
+    nfe: int = Field(default=16, ge=1, description="network evaluations for each candidate")
+    guidance: float = Field(default=1.0, ge=0.0, description="classifier-free guidance; 1 is off")
+    shift: float = Field(default=1.0, gt=0.0, description="shift of the sampling grid; 1 is uniform")
+    seed: int = 0
+    min_margin: float = Field(default=0.0, ge=0.0, description="standard deviations a winner must be ahead")
+    heldout: float = Field(default=0.25, gt=0.0, lt=1.0, description="share of the prompts that is never trained on")
+    chunk: int = Field(default=8, ge=1, description="prompts sampled together and written as one file")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Row i says: of prompt `prompt[i]`, candidate `winner[i]` beats `loser[i]` by `margin[i]` standard deviations."""
+
+    prompt: list[int]
+    winner: list[int]
+    loser: list[int]
+    margin: list[float]
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents to learn from without pairs: candidate `candidate[i]` of prompt `prompt[i]`; None is the real clip."""
+
+    prompt: list[int]
+    candidate: list[int] | None
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass
+class PreferenceSet:
+    """Everything that training reads, as tensors in memory.
+
+    ids, identities  of the P prompts
+    latents          `[P, K, C, T, H, W]`, candidates of the base
+    real             `[P, C, T, H, W]`, the prompts' own clips, encoded
+    condition        what the model is told, `[P, …]` each
+    hand_mask        `[P, 1, T, H, W]` in [0, 1], or None when no clip has a skeleton
+    scores           `[P, K, len(criteria)]`, higher is better, NaN where the annotator could not tell
+    n_train          prompts [0, n_train) are trained on, the rest is held out
+    """
+
+    ids: list[str]
+    identities: list[str]
+    latents: torch.Tensor
+    real: torch.Tensor
+    condition: Condition
+    hand_mask: torch.Tensor | None
+    criteria: tuple[str, ...]
+    scores: np.ndarray
+    n_train: int
+    min_margin: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def standardised(self, criterion: str) -> np.ndarray:
+        """`[P, K]`: scores in standard deviations from the mean of all training candidates."""
+        import numpy as np
+
+        if criterion == OVERALL:
+            return np.mean([self.standardised(name) for name in self.criteria], axis=0)
+        if criterion not in self.criteria:
+            known = ", ".join((*self.criteria, OVERALL))
+            raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
+        scores = self.scores[..., self.criteria.index(criterion)]
+        train = scores[: self.n_train]
+        train = train[np.isfinite(train)]
+        spread = float(train.std()) if len(train) else 0.0
+        if spread == 0.0:  # all alike: nobody is ahead of anybody
+            return np.where(np.isfinite(scores), 0.0, np.nan)
+        return (scores - train.mean()) / spread
+
+    def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:
+        """Best against worst of each prompt. Raises RequestError when there is not a single one."""
+        import numpy as np
+
+        pairs = Pairs([], [], [], [])
+        scores = self.standardised(criterion)
+        for prompt in self._prompts(heldout):
+            row = scores[prompt]
+            if np.isfinite(row).sum() < 2:
+                continue
+            best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
+            margin = float(row[best] - row[worst])
+            if margin > 0 and margin >= self.min_margin:
+                pairs.prompt.append(prompt)
+                pairs.winner.append(best)
+                pairs.loser.append(worst)
+                pairs.margin.append(margin)
+        if not pairs:
+            raise RequestError(
+                f"no {'held-out ' if heldout else ''}preference pair for {criterion}: among {len(self._prompts(heldout))} "
+                f"prompts no two candidates differ by more than {self.min_margin:g} standard deviations; sample more "
+                "candidates or prompts, or lower the margin"
+            )
+        return pairs
+
+    def winners(self, criterion: str = OVERALL) -> Examples:
+        """The best candidate of each training prompt where it beats the average candidate. RequestError when none does."""
+        import numpy as np
+
+        scores = self.standardised(criterion)
+        rows = [(p, int(np.nanargmax(scores[p]))) for p in self._prompts(False) if np.isfinite(scores[p]).any()]
+        kept = [(prompt, best) for prompt, best in rows if scores[prompt, best] > 0]
+        if not kept:
+            raise RequestError(
+                f"no winner for {criterion}: no candidate of the {self.n_train} training prompts scores above the "
+                "average; sample more candidates or prompts"
+            )
+        return Examples([prompt for prompt, _ in kept], [best for _, best in kept])
+
+    def clips(self) -> Examples:
+        """The real clips of the training prompts."""
+        return Examples(list(self._prompts(False)), None)
+
+    def _prompts(self, heldout: bool) -> range:
+        return range(self.n_train, len(self.ids)) if heldout else range(self.n_train)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for a record: how many pairs and winners each criterion gives, what could not be scored."""
+        import numpy as np
+
+        counts: dict[str, Any] = {}
+        for criterion in (*self.criteria, OVERALL):
+            entry: dict[str, int] = {}
+            for key, rows in (
+                ("pairs", lambda c=criterion: self.pairs(c)),
+                ("heldout_pairs", lambda c=criterion: self.pairs(c, heldout=True)),
+                ("winners", lambda c=criterion: self.winners(c)),
+            ):
+                try:
+                    entry[key] = len(rows())
+                except RequestError:
+                    entry[key] = 0
+            counts[criterion] = entry
+        return {
+            "prompts": len(self.ids), "train_prompts": self.n_train, "candidates": int(self.latents.shape[1]),
+            "unscored": int((~np.isfinite(self.scores)).any(axis=-1).sum()), "criteria": counts,
+        }
+
+
+def collect(
+    backbone: Backbone, track: Track, spec: PreferenceSpec, cache_dir: Path, progress: Progress | None = None
+) -> PreferenceSet:
+    """Samples, scores and caches candidates; what a former call left in `cache_dir` is not done again.
+
+    The entry is addressed by everything that it depends on; each chunk of prompts is one file that is
+    written atomically and carries the checksum of its content, so that a killed collection goes on
+    where it was and a damaged file is made again. `progress` counts candidates.
+    """
+    annotator = _annotator(track)
+    steps_for(spec.nfe, spec.guidance)  # an impossible request fails before any work
+    available = track.splits().get("prompts", 0)
+    count = min(spec.prompts, available)
+    if count < 2:
+        raise RequestError(f"track {track.name}: {available} prompts; at least 2 are needed, one of them held out")
+    sources = {
+        "format": FORMAT,
+        "spec": spec.model_dump(mode="json"),
+        "backbone": backbone.name,
+        "base_sha256": backbone.base_sha256,
+        "track": track.fingerprint(),
+        "annotator": annotator.protocol,
+        "prompts": count,
+    }
+    key = hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+    folder = cache_dir / "preferences" / key[:32]
+    chunks = [range(start, min(start + spec.chunk, count)) for start in range(0, count, spec.chunk)]
+    found: dict[int, dict[str, Any]] = {}
+    for index in range(len(chunks)):
+        if (chunk := _read_chunk(folder / f"{index:05d}.safetensors", key)) is not None:
+            found[index] = chunk
+    total = count * spec.candidates
+    done = sum(len(chunks[index]) * spec.candidates for index in found)
+    if progress is not None:
+        progress(done, total)
+    for index, prompts in enumerate(chunks):
+        if index in found:
+            continue
+        clips = [track.clip("prompts", prompt) for prompt in prompts]
+        found[index] = _sample_chunk(backbone, annotator, spec, clips)
+        _write_chunk(folder / f"{index:05d}.safetensors", key, found[index])
+        done += len(prompts) * spec.candidates
+        if progress is not None:
+            progress(done, total)
+    return _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
+
+
+def _annotator(track: Track) -> Annotator:
+    try:
+        return track.annotator()
+    except NotImplementedError:
+        raise RequestError(
+            f"track {track.name} has no annotator, so there are no preferences to learn from; "
+            "give it one (`Track.annotator`) or run only methods that need none"
+        ) from None
+
+
+def _sample_chunk(
+    backbone: Backbone, annotator: Annotator, spec: PreferenceSpec, clips: Sequence[Clip]
+) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    from halign_bench.hand_mask import hand_mask
+
+    condition = backbone.condition(clips)
+    latents, scores = [], []
+    for candidate in range(spec.candidates):
+        # A name of its own for each candidate, common to everything that samples with this spec's seed.
+        noise = initial_noise(backbone, [f"{clip.id}#candidate{candidate}" for clip in clips], spec.seed)
+        made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
+        given = [annotator(video, clip) for video, clip in zip(backbone.decode(made), clips, strict=True)]
+        latents.append(made.float().cpu())
+        scores.append([[float(row[name]) for name in annotator.criteria] for row in given])
+    tensors = {
+        "latents": torch.stack(latents, dim=1),
+        "real": backbone.encode(np.stack([clip.video for clip in clips])).float().cpu(),
+        "scores": torch.tensor(scores, dtype=torch.float64).transpose(0, 1).contiguous(),
+        **{f"condition.{name}": value.cpu().contiguous() for name, value in condition.items()},
+    }
+    layouts: list[SkeletonLayout | None] = [clip.layout for clip in clips]
+    if any(clip.skeleton is not None and layout is not None for clip, layout in zip(clips, layouts, strict=True)):
+        tensors["hand_mask"] = torch.stack([hand_mask(clip, backbone.latent_shape()) for clip in clips])
+    return {
+        "tensors": tensors,
+        "ids": [clip.id for clip in clips],
+        "identities": [clip.identity for clip in clips],
+    }
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = json.dumps([chunk["ids"], chunk["identities"]])
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(chunk["tensors"], str(partial), metadata={
+        "key": key, "sha256": _checksum(chunk["tensors"]), "names": names,
+        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+    })
+    os.replace(partial, path)
+
+
+def _read_chunk(path: Path, key: str) -> dict[str, Any] | None:
+    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        names = metadata.get("names", "")
+        intact = (
+            metadata.get("key") == key
+            and metadata.get("sha256") == _checksum(tensors)
+            and metadata.get("names_sha256") == hashlib.sha256(names.encode()).hexdigest()
+        )
+    except (OSError, SafetensorError, ValueError):
+        return None
+    if not intact:
+        return None
+    ids, identities = json.loads(names)
+    return {"tensors": tensors, "ids": ids, "identities": identities}
+
+
+def _assemble(
+    backbone: Backbone, annotator: Annotator, spec: PreferenceSpec, sources: dict[str, Any], key: str,
+    chunks: Sequence[dict[str, Any]],
+) -> PreferenceSet:
+    import torch
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.cat([chunk["tensors"][name] for chunk in chunks])
+
+    shared = set.intersection(*(set(chunk["tensors"]) for chunk in chunks))
+    masks = None
+    if any("hand_mask" in chunk["tensors"] for chunk in chunks):
+        like = chunks[0]["tensors"]["real"][:, :1]  # a chunk without any skeleton has no hand in it
+        masks = torch.cat([
+            chunk["tensors"].get("hand_mask", torch.zeros(len(chunk["ids"]), *like.shape[1:])) for chunk in chunks
+        ])
+    ids = [name for chunk in chunks for name in chunk["ids"]]
+    heldout = min(max(1, round(spec.heldout * len(ids))), len(ids) - 1)
+    data = PreferenceSet(
+        ids=ids,
+        identities=[name for chunk in chunks for name in chunk["identities"]],
+        latents=joined("latents"),
+        real=joined("real"),
+        condition={name.removeprefix("condition."): joined(name) for name in sorted(shared) if name.startswith("condition.")},
+        hand_mask=masks,
+        criteria=tuple(annotator.criteria),
+        scores=joined("scores").numpy(),
+        n_train=len(ids) - heldout,
+        min_margin=spec.min_margin,
+    )
+    data.provenance = {**sources, "key": key, **data.summary()}
+    return data
+
+
+__all__ = ["OVERALL", "Examples", "Pairs", "PreferenceSet", "PreferenceSpec", "collect"]

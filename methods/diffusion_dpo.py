@@ -1,0 +1,121 @@
+"""Diffusion-DPO (arXiv 2311.12908): direct preference optimisation of a diffusion or flow model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from halign_bench.batch import ClipBatch, PairBatch, error
+from halign_bench.errors import RequestError
+from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Stage
+from halign_bench.registry import register
+
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.backbone import Backbone, Denoiser
+
+
+def dpo_loss(
+    policy_winner_error: torch.Tensor,
+    policy_loser_error: torch.Tensor,
+    reference_winner_error: torch.Tensor,
+    reference_loser_error: torch.Tensor,
+    beta: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss `[B]`, inside `[B]`) of B pairs from four errors `[B]`:
+
+    inside = -β/2 · ((m_θ^w - m_θ^l) - (m_ref^w - m_ref^l)),  loss = -log σ(inside)
+
+    The log-sigmoid is taken for each pair, before any mean. `inside > 0` where the policy prefers the
+    winner more than the reference does: the implicit accuracy. log 2 when policy and reference agree.
+    """
+    from torch.nn.functional import logsigmoid
+
+    errors = (policy_winner_error, policy_loser_error, reference_winner_error, reference_loser_error)
+    if any(e.shape != errors[0].shape or e.ndim != 1 for e in errors):
+        raise ValueError(f"four errors of shape [B] expected, got {[tuple(e.shape) for e in errors]}")
+    winner_gap = policy_winner_error - reference_winner_error
+    loser_gap = policy_loser_error - reference_loser_error
+    inside = -0.5 * beta * (winner_gap - loser_gap)
+    return -logsigmoid(inside), inside
+
+
+@register
+class DiffusionDPO(AlignmentMethod):
+    """Each pair shares t and noise; the reference is the base, that is the same weights with adapters off.
+
+    β means something only together with three more choices, so they stand here and in every record:
+    m is the **mean** over all non-batch axes (fp32), the factor **½ is outside β**, and `form` names
+    the space in which m is measured:
+
+    - `flow`: error of the velocity, β constant over t. As in flow_grpo's `train_sd3_dpo.py`, but with t
+      uniform (the protocol's) where that code draws it logit-normal.
+    - `epsilon`: error of the noise, as in the paper's code. A flow backbone's velocity error times
+      (1-t)², a v backbone's times α(t)²; an epsilon backbone's own error. It takes weight away from high
+      noise, where motion is settled.
+    """
+
+    name = "diffusion-dpo"
+    paper = "Diffusion Model Alignment Using Direct Preference Optimization (arXiv 2311.12908)"
+    summary = "DPO on pairs of the base's samples; flow or epsilon form"
+    claims = (
+        Claim("implicit_accuracy", "base", "arXiv 2311.12908, section 5: the preferred sample becomes the likelier one"),
+    )
+
+    class Config(Config):
+        form: Literal["flow", "epsilon"] = Field(
+            default="flow", description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]"
+        )
+        beta: float = Field(
+            gt=0,
+            description="default 100 for flow [code: flow_grpo], 5000 for epsilon [code: DiffusionDPO train.py]; "
+            "both with mean reduction and the factor 1/2 outside",
+        )
+        reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code: both]")
+        half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code: both]")
+        criterion: str = Field(default="overall", description="whose labels order the pairs [ours]")
+
+        @model_validator(mode="before")
+        @classmethod
+        def beta_of_the_form(cls, given: Any) -> Any:
+            return {"beta": 5000.0 if given.get("form") == "epsilon" else 100.0, **given}
+
+    config: Config
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage("diffusion-dpo", "pairs", self.config.criterion),)
+
+    def loss(
+        self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone
+    ) -> LossOutput:
+        assert isinstance(batch, PairBatch)
+        both = batch.stacked()
+        x_t, target = both.noised(backbone)
+        weight = self.weight(both.t, backbone)
+        winner, loser = (weight * error(policy(x_t, both.t, both.condition), target)).chunk(2)
+        reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
+        loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, self.config.beta)
+        return LossOutput(loss, {
+            "implicit_accuracy": (inside.sign() + 1) / 2,  # a tie counts one half
+            "winner_gap": winner - reference_winner,
+            "loser_gap": loser - reference_loser,
+        })
+
+    def weight(self, t: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+        """`[B]`: what the error of the backbone's own prediction is multiplied by to be an error in `form`'s space.
+
+        x_t = α·x0 + σ·ε gives ε - ε̂ = α·(v - v̂) for the flow's v = ε - x0 (α = 1-t) and for v = α·ε - σ·x0 alike.
+        """
+        if self.config.form == "flow":
+            if backbone.parameterisation != "flow":
+                raise RequestError(
+                    f"diffusion-dpo[form=flow] needs a flow backbone and {backbone.name} predicts "
+                    f"{backbone.parameterisation}; use diffusion-dpo[form=epsilon]"
+                )
+            return t.new_ones(len(t))
+        if backbone.parameterisation == "epsilon":
+            return t.new_ones(len(t))
+        return backbone.alpha_sigma(t)[0].pow(2)
