@@ -48,6 +48,7 @@ class PluginInfo:
     kind: Kind
     name: str
     origin: str
+    target: str
     summary: str
     error: str | None
 
@@ -122,7 +123,7 @@ def describe(kinds: Iterable[Kind] = KINDS) -> list[PluginInfo]:
                 summary = getattr(cls, "summary", "") or (cls.__doc__ or "").strip().split("\n")[0]
             except PluginError as problem:
                 error = str(problem)
-            infos.append(PluginInfo(kind, entry.name, str(entry), summary, error))
+            infos.append(PluginInfo(kind, entry.name, entry.origin, entry.target, summary, error))
     return infos
 
 

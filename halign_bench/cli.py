@@ -1,0 +1,291 @@
+"""The command line. Nothing heavy is imported before a request is known to make sense."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from halign_bench import __version__, registry
+from halign_bench.errors import HalignError, PluginError, RequestError
+from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+
+UsageError = typer.BadParameter.__bases__[0]  # typer exports only this child of it; in some versions click is its own
+
+app = typer.Typer(
+    rich_markup_mode=None,  # plain help: importing rich for it would triple the time to an answer
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="One protocol, one evaluator and honest statistics for alignment methods of human-animation models.",
+    epilog="""Examples:
+
+\b
+  halign-bench run --methods diffusion-dpo,sft            train, evaluate and rank on the embedded track
+  halign-bench run --methods sft --track clips --data DIR the same on your own videos
+  halign-bench leaderboard runs/latest --format md        the table again, as Markdown
+  halign-bench list                                       what can be run
+
+\b
+Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answered; 130 interrupted, resumable.""",
+)
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"halign-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  halign-bench run --methods diffusion-dpo,sft
+  halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
+  halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
+  halign-bench run --methods sft --track clips --data videos/ --profile smoke"""
+)
+def run(
+    methods: Annotated[
+        list[str],
+        typer.Option(
+            help='Methods to compare: "a,b"; "a[key=value]" sets numbers of a; "a+b" trains b on top of a. '
+            "base and sft are always in the table.",
+            metavar="A,B…",
+        ),
+    ],
+    track: Annotated[str, typer.Option(help="Where clips come from.", metavar="NAME")] = "puppet",
+    backbone: Annotated[str, typer.Option(help="The model that is aligned.", metavar="NAME")] = "puppet-dit",
+    data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
+    profile: Annotated[
+        str, typer.Option(help="How much of everything: smoke, default or paper.", metavar="NAME")
+    ] = "default",
+    seeds: Annotated[str, typer.Option(help="How many training seeds (3), or which (0,1,2).", metavar="N|A,B…")] = "1",
+    nfe: Annotated[
+        str | None,
+        typer.Option(help="Network evaluations to evaluate at, instead of the profile's (100,30,10).", metavar="A,B…"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A number of a method, wherever it stands in --methods.", metavar="METHOD.KEY=VALUE"
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR")
+    ] = Path("runs/latest"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do everything again, also what is done.")] = False,
+    executor: Annotated[str, typer.Option(help="Where cells run: local.", metavar="NAME")] = "local",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
+    as_json: Json = False,
+) -> int:
+    """Train and evaluate methods under one protocol, and rank them where the data support it."""
+    seed_list = parse_seeds(seeds)
+    nfe_list = parse_nfe(nfe) if nfe is not None else None
+    # Names first: they answer without importing torch.
+    for pipeline in (pipeline for text in methods for pipeline in parse_methods(text)):
+        for name, _ in pipeline:
+            registry.check("method", name)
+    registry.check("track", track)
+    registry.check("backbone", backbone)
+    if data is not None and not data.is_dir():
+        raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+
+    from halign_bench.plan import RunRequest
+    from halign_bench.runner import run as run_benchmark
+
+    request = RunRequest(
+        methods=methods, track=track, backbone=backbone, data=data, profile=profile, seeds=seed_list, nfe=nfe_list,
+        overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
+    )  # fmt: skip
+    return run_benchmark(request)
+
+
+@app.command(
+    name="list",
+    epilog="""Examples:
+
+\b
+  halign-bench list
+  halign-bench list methods --json""",
+)
+def list_plugins(
+    kind: Annotated[
+        str | None, typer.Argument(help="Only these.", metavar="[methods|metrics|backbones|tracks]")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List methods, metrics, backbones and tracks, ours and installed ones, and whether each can be used."""
+    kinds = {f"{its_kind}s": its_kind for its_kind in registry.KINDS}
+    if kind is not None and kind not in kinds:
+        raise RequestError(registry.unknown("kind of plug-in", kind, kinds))
+    with _quiet_stdout():
+        plugins = registry.describe(kinds.values() if kind is None else [kinds[kind]])
+    if as_json:
+        _print_json(
+            {
+                "schema": "halign-bench/list/1",
+                "plugins": [
+                    {
+                        "kind": p.kind, "name": p.name, "summary": p.summary, "origin": p.origin, "target": p.target,
+                        "status": p.status, "error": p.error,
+                    }
+                    for p in plugins
+                ],
+            }
+        )  # fmt: skip
+    else:
+        rows = [(p.kind, p.name, p.error or p.summary, p.origin) for p in plugins]
+        _print_table(("kind", "name", "summary", "from"), rows, bad=[p.error is not None for p in plugins])
+    return 0
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  halign-bench conformance diffusion-dpo
+  halign-bench conformance my-metric --json"""
+)
+def conformance(
+    name: Annotated[str, typer.Argument(help="A method, metric, backbone or track, ours or an installed one.")],
+    as_json: Json = False,
+) -> int:
+    """Check that a plug-in keeps the contract of its kind."""
+    kinds = [kind for kind in registry.KINDS if name in registry.names(kind)]
+    if not kinds:
+        known = sorted({known for kind in registry.KINDS for known in registry.names(kind)})
+        raise PluginError(registry.unknown("plug-in", name, known))
+    from halign_bench.conformance import check_plugin
+
+    with _quiet_stdout():
+        checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name)]
+    failed = [check for _, check in checks if check.status == "failed"]
+    if as_json:
+        _print_json(
+            {
+                "schema": "halign-bench/conformance/1",
+                "name": name,
+                "passed": not failed,
+                "checks": [
+                    {"kind": kind, "check": c.name, "status": c.status, "detail": c.detail} for kind, c in checks
+                ],
+            }
+        )
+    else:
+        rows = [(kind, c.status, c.name, c.detail) for kind, c in checks]
+        _print_table(("kind", "status", "check", "detail"), rows, bad=[c.status == "failed" for _, c in checks])
+        passed = sum(check.status == "passed" for _, check in checks)
+        print(f"{name}: {passed} of {len(checks)} checks passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  halign-bench doctor
+  halign-bench doctor --json"""
+)
+def doctor(as_json: Json = False) -> int:
+    """Check this installation: packages, weights, plug-ins, memory, disk and devices."""
+    from halign_bench.doctor import examine
+
+    with _quiet_stdout():
+        findings = examine()
+    failed = [finding for finding in findings if finding.status == "failed"]
+    if as_json:
+        _print_json(
+            {
+                "schema": "halign-bench/doctor/1",
+                "passed": not failed,
+                "findings": [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings],
+            }
+        )
+    else:
+        rows = [(f.status, f.subject, f.detail) for f in findings]
+        _print_table(("status", "subject", "detail"), rows, bad=[f.status == "failed" for f in findings])
+    return 1 if failed else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; a user's mistake is one sentence on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=arguments or ["--help"], prog_name="halign-bench", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except HalignError as error:
+        return _complain(str(error), error.exit_code)
+    except UsageError as error:
+        return _complain(_usage_sentence(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output, `head` for example, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"halign-bench: {sentence}", file=sys.stderr)
+    return code
+
+
+def _usage_sentence(error: Any) -> str:
+    """typer's message, with the command it was for and, for a name typed wrong, the nearest one."""
+    context = error.ctx
+    command = context.command_path.removeprefix("halign-bench").strip() if context else ""
+    message = error.format_message().rstrip(".")
+    unknown_name = re.match(r"No such (option|command)\W+?((?:--?)?[^'\s]+)", message)
+    if unknown_name and context is not None:
+        what, given = unknown_name.groups()
+        known = (
+            getattr(context.command, "commands", {})
+            if what == "command"
+            else [option for parameter in context.command.params for option in parameter.opts if option[:2] == "--"]
+        )
+        near = registry.nearest(given, known)
+        message = f"No such {what} '{given}'" + (f": did you mean '{near}'?" if near else "")
+    return f"{command}: {message} (see halign-bench {command} --help)" if command else f"{message} (see --help)"
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _quiet_stdout() -> contextlib.AbstractContextManager[Any]:
+    """What a plug-in prints goes to stderr, so that stdout stays a table or one JSON document."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], bad: Sequence[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Into a pipe or a file nothing is folded: a line there is for grep.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row, is_bad in zip(rows, bad, strict=True):
+        table.add_row(*(Text(cell, style="red" if is_bad else "") for cell in row))
+    console.print(table)
