@@ -51,6 +51,11 @@ class ClipBatch:
     def __len__(self) -> int:
         return len(self.x0)
 
+    def __getitem__(self, rows: slice) -> ClipBatch:
+        mask = None if self.hand_mask is None else self.hand_mask[rows]
+        condition = {name: value[rows] for name, value in self.condition.items()}
+        return ClipBatch(self.x0[rows], self.noise[rows], self.t[rows], condition, mask, self.ids[rows])
+
     def noised(self, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
         """(x_t, target): what the network is given and what it should predict, both like x0."""
         return backbone.add_noise(self.x0, self.noise, self.t), backbone.target(self.x0, self.noise, self.t)
@@ -69,6 +74,9 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.winner)
+
+    def __getitem__(self, rows: slice) -> PairBatch:
+        return PairBatch(self.winner[rows], self.loser[rows], self.margin[rows])
 
     def stacked(self) -> ClipBatch:
         """All winners, then all losers, as one batch of 2B: `chunk(2)` takes a result apart again."""

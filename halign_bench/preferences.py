@@ -102,6 +102,7 @@ class PreferenceSet:
     n_train: int
     min_margin: float
     provenance: dict[str, Any] = field(default_factory=dict)
+    reference: dict[Any, Any] = field(default_factory=dict, repr=False)  # errors of the base, measured once a process
 
     def standardised(self, criterion: str) -> np.ndarray:
         """`[P, K]`: scores in standard deviations from the mean of all training candidates."""

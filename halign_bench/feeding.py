@@ -1,0 +1,88 @@
+"""Batches of a training stage, each a pure function of (seed, stage, step): a resumed run sees the same ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from halign_bench.batch import ClipBatch, PairBatch
+from halign_bench.errors import RequestError
+from halign_bench.sampling import derived_seed
+
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.method import Stage
+    from halign_bench.preferences import Examples, Pairs, PreferenceSet
+
+
+class Feed:
+    """Batches of one stage, `samples` clips each (a pair is two clips).
+
+    Rows are visited in a fresh order every epoch; t is uniform on the stage's interval. Everything is
+    drawn on the CPU, so that devices agree, and then moved to `device`.
+    """
+
+    def __init__(self, data: PreferenceSet, stage: Stage, index: int, samples: int, seed: int, device: str) -> None:
+        self.data, self.stage, self.device = data, stage, device
+        self.key = (seed, index)
+        self.rows: Pairs | Examples
+        self.paired = stage.data == "pairs"
+        if stage.data == "pairs":
+            if samples % 2:
+                raise RequestError(f"batch size {samples}: a pair is two samples, so it must be even")
+            self.rows, self.size = data.pairs(stage.criterion), samples // 2
+        elif stage.data == "winners":
+            self.rows, self.size = data.winners(stage.criterion), samples
+        elif stage.data == "clips":
+            self.rows, self.size = data.clips(), samples
+        else:
+            raise ValueError(f"stage {stage.adapter} trains on {stage.data!r}: pairs, winners or clips expected")
+
+    def chosen(self, step: int) -> list[int]:
+        """Positions in `rows` of batch `step`."""
+        import torch
+
+        count = len(self.rows)
+        chosen: list[int] = []
+        epoch, order = -1, None
+        for position in range(step * self.size, (step + 1) * self.size):
+            if position // count != epoch:
+                epoch = position // count
+                generator = torch.Generator().manual_seed(derived_seed("order", *self.key, epoch))
+                order = torch.randperm(count, generator=generator)
+            assert order is not None
+            chosen.append(int(order[position % count]))
+        return chosen
+
+    def batch(self, step: int) -> ClipBatch | PairBatch:
+        import torch
+
+        chosen = self.chosen(step)
+        generator = torch.Generator().manual_seed(derived_seed("noise", *self.key, step))
+        low, high = self.stage.interval
+        t = low + (high - low) * torch.rand(self.size, generator=generator)
+        noise = torch.randn(self.size, *self.data.real.shape[1:], generator=generator)
+        if self.paired:
+            rows: Any = self.rows
+            winner = self._clips(chosen, [rows.winner[i] for i in chosen], noise, t)
+            loser = self._clips(chosen, [rows.loser[i] for i in chosen], noise, t)
+            margin = torch.tensor([rows.margin[i] for i in chosen], dtype=torch.float32, device=self.device)
+            return PairBatch(winner, loser, margin)
+        candidates = getattr(self.rows, "candidate", None)
+        return self._clips(chosen, None if candidates is None else [candidates[i] for i in chosen], noise, t)
+
+    def _clips(
+        self, chosen: list[int], candidates: list[int] | None, noise: torch.Tensor, t: torch.Tensor
+    ) -> ClipBatch:
+        data, prompts = self.data, [self.rows.prompt[i] for i in chosen]
+        x0 = data.real[prompts] if candidates is None else data.latents[prompts, candidates]
+        mask = None if data.hand_mask is None else data.hand_mask[prompts].to(self.device)
+        names = ["real"] * len(prompts) if candidates is None else [f"candidate{k}" for k in candidates]
+        return ClipBatch(
+            x0.to(self.device), noise.to(self.device), t.to(self.device),
+            {name: value[prompts].to(self.device) for name, value in data.condition.items()},
+            mask, [f"{data.ids[p]}#{name}" for p, name in zip(prompts, names, strict=True)],
+        )
+
+
+__all__ = ["Feed"]

@@ -1,0 +1,504 @@
+"""Trains a method's adapters on the base, within one budget, so that a kill at any moment loses only time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from halign_bench.batch import ClipBatch, PairBatch
+from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError
+from halign_bench.implicit import HeldOut, implicit_accuracy
+from halign_bench.sampling import Progress, derived_seed
+
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.backbone import Backbone, Condition
+    from halign_bench.method import AlignmentMethod, Stage
+    from halign_bench.preferences import PreferenceSet
+
+BINS = 4  # of t, for the logged ratio of norms
+BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
+
+Adapters = Callable[[float], Sequence[str]]
+
+
+class TrainingSpec(BaseModel):
+    """The numbers held equal for every method.
+
+    The budget counts samples that pass the policy with gradients: a pair is two, the reference's own
+    pass is free. Constant learning rate after a linear warm-up, AdamW, gradients clipped by norm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(ge=1, description="budget, over all stages of a method")
+    batch_size: int = Field(default=16, ge=1, description="samples in an optimiser step; a pair is two")
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in; saves memory")
+    lr: float = Field(default=1e-4, gt=0)
+    warmup: int = Field(default=10, ge=0, description="steps of each stage")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="norm that gradients are clipped to")
+    rank: int = Field(default=16, ge=1, description="of every LoRA")
+    alpha: float | None = Field(default=None, gt=0, description="of every LoRA; None is its rank")
+    precision: Literal["no", "bf16"] = Field(default="no", description="autocast; errors are fp32 either way")
+
+
+class TrainingResult(BaseModel):
+    """What came of a training; the record of its cell carries it.
+
+    samples_seen       through the policy with gradients
+    seconds            spent training, over all resumed runs, without sampling and scoring
+    peak_memory_bytes  CUDA: most allocated; CPU: largest resident size of the process, seen between the
+                       forward and the backward pass of each step
+    heldout            implicit accuracy by criterion after training; empty where there are no held-out pairs
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["done", "diverged"]
+    error: str | None = None
+    samples_seen: int = 0
+    steps: int = 0
+    trained_parameters: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+    adapters_dir: Path | None = None
+    log_path: Path | None = None
+    heldout: list[HeldOut] = Field(default_factory=list)
+
+
+@dataclass
+class State:
+    """Where a training stands; what a checkpoint holds besides weights and optimiser."""
+
+    stage: int = 0
+    step: int = 0  # done in this stage
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    peak: int = 0
+
+
+@dataclass
+class Watch:
+    """Mean squares of what passed the networks in one step, by t."""
+
+    policy: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    reference: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    target: list[torch.Tensor] = field(default_factory=list)
+
+    def norm_ratio(self) -> list[float | None]:
+        """RMS of the policy's prediction over the reference's in each bin of t; None where nothing fell."""
+        import torch
+
+        ratios: list[float | None] = [None] * BINS
+        if not self.reference or len(self.policy) != len(self.reference):
+            return ratios
+        t = torch.cat([t for t, _ in self.policy])
+        policy = torch.cat([power for _, power in self.policy])
+        reference = torch.cat([power for _, power in self.reference])
+        if policy.shape != reference.shape:
+            return ratios
+        bins = (t * BINS).long().clamp(0, BINS - 1)
+        for number in range(BINS):
+            if bool((chosen := bins == number).any()):
+                ratios[number] = float((policy[chosen].sum() / reference[chosen].sum()).sqrt())
+        return ratios
+
+    def relative_rms(self) -> float:
+        """RMS of the policy's predictions over that of what they should have been."""
+        import torch
+
+        power = torch.cat([power for _, power in self.policy]).mean()
+        return float((power / torch.cat(self.target).mean()).sqrt())
+
+
+def train(
+    method: AlignmentMethod,
+    backbone: Backbone,
+    data: PreferenceSet | None,
+    spec: TrainingSpec,
+    seed: int,
+    workdir: Path,
+    progress: Progress | None = None,
+    *,
+    earlier: Adapters | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> TrainingResult:
+    """Trains every stage of `method` and leaves its adapters attached to the backbone, none of them active.
+
+    Calling it again with the same `workdir` goes on from the last checkpoint, to the same weights bit for
+    bit; once finished it only loads them. A checkpoint of another request is not used. Non-finite loss
+    or gradients, or predictions above 10 times the target's RMS, end as status "diverged".
+
+    earlier             noise level -> adapters of methods that this one is trained on top of; they must be
+                        attached, stay on, and are frozen. All others are taken off the backbone first
+    progress            told (samples, budget) after each step; it may raise to stop here, resumably
+    checkpoint_seconds  how much work a kill may cost; no effect on the result
+
+    Raises RequestError where the data gives nothing to learn from, KeyboardInterrupt and Interrupted as
+    they come, with a checkpoint left behind.
+    """
+    return _Training(method, backbone, data, spec, seed, workdir, progress, earlier, checkpoint_seconds).run()
+
+
+class _Training:
+    def __init__(
+        self, method: AlignmentMethod, backbone: Backbone, data: PreferenceSet | None, spec: TrainingSpec, seed: int,
+        workdir: Path, progress: Progress | None, earlier: Adapters | None, checkpoint_seconds: float,
+    ) -> None:
+        self.method, self.backbone, self.data, self.spec, self.seed = method, backbone, data, spec, seed
+        self.workdir, self.progress, self.checkpoint_seconds = workdir, progress, checkpoint_seconds
+        self.earlier: Adapters = earlier or (lambda t: ())
+        self.stages = list(method.stages())
+        if sum(stage.share for stage in self.stages) > 1 + 1e-6:
+            raise RequestError(f"{method.name}: the shares of its stages add up to more than the whole budget")
+        self.plan = [max(1, round(spec.samples * stage.share / spec.batch_size)) for stage in self.stages]
+        self.state = State()
+        self.optimizer: Any = None
+        self.whole = True  # False while an optimiser step is half done: no state to keep
+        self.log_path = workdir / "train.jsonl"
+        self.adapters_dir = workdir / "adapters"
+        self.fingerprint = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        kept = {
+            "method": self.method.name, "config": self.method.config.model_dump(mode="json"),
+            "spec": self.spec.model_dump(mode="json"), "seed": self.seed, "base": self.backbone.base_sha256,
+            "backbone": self.backbone.name, "data": self.data.provenance.get("key") if self.data else None,
+            "earlier": sorted({name for i in range(17) for name in self.earlier(i / 16)}),
+        }
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    # The whole of it.
+
+    def run(self) -> TrainingResult:
+        from halign_bench.adapters import attached, remove_adapters
+
+        module = self.backbone.denoiser
+        below = {name for i in range(17) for name in self.earlier(i / 16)}
+        remove_adapters(module, [name for name in attached(module) if name not in below])
+        if clash := sorted(below & {stage.adapter for stage in self.stages}):
+            raise RequestError(f"{self.method.name} on top of itself: both would train the adapter {clash[0]}")
+        if not self.stages:
+            return TrainingResult(status="done", heldout=self._heldout())
+        if self.data is None:
+            raise RequestError(f"{self.method.name} learns from data and none was given")
+        if (finished := self._finished()) is not None:
+            return finished
+
+        from accelerate import Accelerator
+
+        self.accelerator = Accelerator(mixed_precision=self.spec.precision, cpu=self.backbone.device == "cpu")
+        parts = self.spec.accumulate * self.accelerator.num_processes
+        pair = 2 if any(stage.data == "pairs" for stage in self.stages) else 1
+        if self.spec.batch_size % (parts * pair):
+            raise RequestError(
+                f"batch size {self.spec.batch_size} does not divide into {parts} parts"
+                + (" of whole pairs" if pair == 2 else "") + "; choose another batch size or accumulation"
+            )
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        saved = self._load_checkpoint()
+        self._keep_log_lines(self.state.steps)
+        self._report()
+        try:
+            for index in range(self.state.stage, len(self.stages)):
+                self._train_stage(index, saved)
+                saved = None
+        except Diverged as problem:
+            return self._finish(TrainingResult(status="diverged", error=str(problem), **self._numbers()))
+        except (KeyboardInterrupt, Interrupted):
+            self._save_checkpoint()
+            raise
+        return self._done()
+
+    def _done(self) -> TrainingResult:
+        from halign_bench.adapters import save_adapters
+
+        names = list(dict.fromkeys(stage.adapter for stage in self.stages))
+        self.backbone.denoiser.requires_grad_(False)
+        if self.accelerator.is_main_process:
+            save_adapters(self.backbone.denoiser, names, self.adapters_dir)
+        result = TrainingResult(
+            status="done", adapters_dir=self.adapters_dir, heldout=self._heldout(), **self._numbers()
+        )
+        return self._finish(result)
+
+    def _numbers(self) -> dict[str, Any]:
+        from halign_bench.adapters import adapter_parameters, attached
+
+        names = [name for name in dict.fromkeys(s.adapter for s in self.stages) if name in attached(self.backbone.denoiser)]
+        count = sum(p.numel() for name in names for p in adapter_parameters(self.backbone.denoiser, name).values())
+        return {
+            "samples_seen": self.state.samples, "steps": self.state.steps, "trained_parameters": count,
+            "seconds": self.state.seconds, "peak_memory_bytes": self.state.peak or None, "log_path": self.log_path,
+        }
+
+    def _heldout(self) -> list[HeldOut]:
+        if self.data is None:
+            return []
+        return implicit_accuracy(self.method, self.backbone, self.data, self.earlier, self.spec.batch_size)
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            self.progress(self.state.samples, sum(self.plan) * self.spec.batch_size)
+
+    # One stage.
+
+    def _train_stage(self, index: int, saved: dict[str, Any] | None) -> None:
+        import torch
+
+        from halign_bench.feeding import Feed
+
+        stage = self.stages[index]
+        assert self.data is not None
+        feed = Feed(self.data, stage, index, self.spec.batch_size, self.seed, self.backbone.device)
+        parameters = self._attach(index)
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.lr, weight_decay=self.spec.weight_decay)
+        if saved is not None:
+            self._restore(saved)
+        else:
+            self.state.stage, self.state.step = index, 0
+        active, below = self._active(stage)
+        last_checkpoint = time.monotonic()
+        # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
+        with self.backbone.adapters(active), self.log_path.open("a", encoding="utf-8") as log:
+            while self.state.step < self.plan[index]:
+                started = time.monotonic()
+                entry = self._step(stage, feed, parameters, below)
+                self.state.seconds += time.monotonic() - started
+                if self.accelerator.is_main_process:
+                    log.write(json.dumps(entry) + "\n")
+                    log.flush()
+                    if time.monotonic() - last_checkpoint >= self.checkpoint_seconds:
+                        self._save_checkpoint()
+                        last_checkpoint = time.monotonic()
+                self._report()
+
+    def _attach(self, index: int) -> list[torch.nn.Parameter]:
+        """Attaches the adapters of all stages up to this one; the parameters of this one's, which alone train."""
+        from halign_bench.adapters import adapter_parameters, attach_lora, attached
+
+        module, spec = self.backbone.denoiser, self.spec
+        for stage in self.stages[: index + 1]:
+            if stage.adapter not in attached(module):
+                alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
+                init = derived_seed("lora", self.seed, stage.adapter)
+                attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
+        module.requires_grad_(False)
+        parameters = list(adapter_parameters(module, self.stages[index].adapter).values())
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        return parameters
+
+    def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
+        """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
+        from halign_bench.adapters import attached
+
+        low, high = stage.interval
+        inside = [low + (high - low) * (i + 0.5) / 16 for i in range(16)]
+        below = {tuple(self.earlier(t)) for t in inside}
+        if len(below) > 1:
+            raise RequestError(
+                f"{self.method.name} cannot be trained on top of a method whose adapters change with t "
+                f"within {low:g} to {high:g}"
+            )
+        earlier = list(below.pop())
+        own = [name for name in self.method.active_adapters(inside[8]) if name in attached(self.backbone.denoiser)]
+        return list(dict.fromkeys([*earlier, *own, stage.adapter])), earlier
+
+    def _step(self, stage: Stage, feed: Any, parameters: list[torch.nn.Parameter], below: list[str]) -> dict[str, Any]:
+        """One optimiser step. Everything random in it depends on (seed, stage, step)."""
+        import torch
+
+        whole, watch = feed.batch(self.state.step), Watch()
+        policy, reference = self._denoisers(watch, below)
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = len(whole) // (processes * self.spec.accumulate)
+        sums: dict[str, float] = {"loss": 0.0}
+        for parameter in parameters:
+            parameter.grad = None
+        for part in range(self.spec.accumulate):
+            start = (rank * self.spec.accumulate + part) * share
+            batch = whole[start : start + share]
+            watch.target.append(self._target_power(batch))
+            with self.accelerator.autocast():
+                output = self.method.loss(stage, policy, reference, batch, self.backbone)
+            if output.per_sample.shape != (share,):
+                raise HalignError(
+                    f"method {self.method.name}: its loss has shape {list(output.per_sample.shape)} for a batch of "
+                    f"{share}; one number a sample is expected"
+                )
+            self.state.peak = max(self.state.peak, self._memory())
+            self.accelerator.backward(output.per_sample.float().sum() / (share * self.spec.accumulate))
+            for name, values in {"loss": output.per_sample, **output.logs}.items():
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+        if processes > 1:
+            # Adapters are few and small: their gradients are averaged here instead of wrapping the model.
+            for parameter in parameters:
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+        numbers = torch.tensor([*sums.values(), watch.relative_rms()], device=self.accelerator.device)
+        if processes > 1:
+            numbers = self.accelerator.reduce(numbers, reduction="mean")
+        *means, relative = numbers.tolist()
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.clip))
+        means_by_name = dict(zip(sums, means, strict=True))
+        self._check(stage, means_by_name["loss"], norm, relative)
+        rate = self.spec.lr * min(1.0, (self.state.step + 1) / max(1, self.spec.warmup))
+        self.whole = False
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.state.step += 1
+        self.state.steps += 1
+        self.state.samples += self.spec.batch_size
+        self.whole = True
+        return {
+            "stage": stage.adapter, "step": self.state.step, "samples": self.state.samples, **means_by_name,
+            "grad_norm": norm, "lr": rate, "norm_ratio": watch.norm_ratio(),
+        }
+
+    def _denoisers(self, watch: Watch, below: list[str]) -> tuple[Any, Any]:
+        import torch
+
+        def power(prediction: torch.Tensor) -> torch.Tensor:
+            return prediction.detach().float().pow(2).flatten(1).mean(dim=1)
+
+        def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+            prediction = self.backbone.predict(x_t, t, condition)
+            watch.policy.append((t.detach(), power(prediction)))
+            return prediction
+
+        def reference(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+            with torch.no_grad(), self.backbone.adapters(below):
+                prediction = self.backbone.predict(x_t, t, condition)
+            watch.reference.append((t.detach(), power(prediction)))
+            return prediction
+
+        return policy, reference
+
+    def _target_power(self, batch: ClipBatch | PairBatch) -> torch.Tensor:
+        clips = batch.winner if isinstance(batch, PairBatch) else batch
+        return clips.noised(self.backbone)[1].float().pow(2).flatten(1).mean(dim=1)
+
+    def _check(self, stage: Stage, loss: float, norm: float, relative: float) -> None:
+        where = f"stage {stage.adapter}, step {self.state.step + 1}"
+        if not math.isfinite(loss):
+            raise Diverged(f"{where}: the loss is {loss}")
+        if not math.isfinite(norm):
+            raise Diverged(f"{where}: the gradient norm is {norm}")
+        if not relative <= BLOW_UP:
+            raise Diverged(f"{where}: predictions are {relative:.1f} times as large as their target (limit {BLOW_UP:g})")
+
+    def _memory(self) -> int:
+        import torch
+
+        if self.accelerator.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.accelerator.device))
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+
+    # What survives a kill.
+
+    def _save_checkpoint(self) -> None:
+        import torch
+
+        from halign_bench.adapters import adapter_parameters, attached
+
+        if not self.whole or self.optimizer is None or not self.accelerator.is_main_process:
+            return
+        module = self.backbone.denoiser
+        names = [name for name in dict.fromkeys(s.adapter for s in self.stages) if name in attached(module)]
+        content = {
+            "fingerprint": self.fingerprint, "state": vars(self.state).copy(),
+            "adapters": {
+                name: {key: p.detach().cpu() for key, p in adapter_parameters(module, name).items()} for name in names
+            },
+            "optimizer": self.optimizer.state_dict(),
+        }
+        path = self.workdir / "checkpoint.pt"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        torch.save(content, partial)
+        os.replace(partial, path)
+
+    def _load_checkpoint(self) -> dict[str, Any] | None:
+        import pickle
+
+        import torch
+
+        try:
+            saved = torch.load(self.workdir / "checkpoint.pt", map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None
+        if saved.get("fingerprint") != self.fingerprint:
+            return None
+        self.state = State(**saved["state"])
+        return dict(saved)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        import torch
+
+        from halign_bench.adapters import adapter_parameters
+
+        with torch.no_grad():
+            for name, stored in saved["adapters"].items():
+                for key, parameter in adapter_parameters(self.backbone.denoiser, name).items():
+                    parameter.copy_(stored[key])
+        self.optimizer.load_state_dict(saved["optimizer"])
+
+    def _keep_log_lines(self, count: int) -> None:
+        """Lines of steps after the checkpoint will be written again."""
+        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True) if self.log_path.exists() else []
+        if self.accelerator.is_main_process and len(lines) != count:
+            partial = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}.partial")
+            partial.write_text("".join(lines[:count]), encoding="utf-8")
+            os.replace(partial, self.log_path)
+
+    def _finish(self, result: TrainingResult) -> TrainingResult:
+        if self.accelerator.is_main_process:
+            path = self.workdir / "result.json"
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            content = {"fingerprint": self.fingerprint, "result": result.model_dump(mode="json")}
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(partial, path)
+            (self.workdir / "checkpoint.pt").unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        return result
+
+    def _finished(self) -> TrainingResult | None:
+        """The result of an earlier run of the same request, its adapters attached; None when there is none."""
+        from halign_bench.adapters import attached, load_adapters, remove_adapters
+
+        try:
+            content = json.loads((self.workdir / "result.json").read_text(encoding="utf-8"))
+            if content["fingerprint"] != self.fingerprint:
+                return None
+            # Paths as they are now: the folder may have been moved.
+            result = TrainingResult.model_validate(content["result"]).model_copy(update={"log_path": self.log_path})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if result.status == "done":
+            before = attached(self.backbone.denoiser)
+            try:
+                load_adapters(self.backbone.denoiser, self.adapters_dir)
+            except RequestError:  # gone or damaged: train again
+                remove_adapters(
+                    self.backbone.denoiser, [n for n in attached(self.backbone.denoiser) if n not in before]
+                )
+                return None
+            result = result.model_copy(update={"adapters_dir": self.adapters_dir})
+        return result
+
+
+__all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]
