@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.errors import RequestError
 
@@ -79,7 +80,7 @@ def attach_lora(
 
     if name in attached(module):
         raise ValueError(f"an adapter {name} is attached already")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
+    config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=list(targets), init_lora_weights=True)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         module._hf_peft_config_loaded = True  # type: ignore[assignment]  # diffusers' mark: its own methods look at it
@@ -106,7 +107,8 @@ def attach_lora(
 
 def adapter_parameters(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
     """The parameters of one adapter by their full name, in the model's order."""
-    return {key: p for key, p in module.named_parameters() if "lora_" in key and f".{name}." in f"{key}."}
+    own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
+    return {key: p for key, p in module.named_parameters() if own.search(key)}
 
 
 def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None) -> None:
@@ -129,7 +131,7 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
                 if isinstance(child, BaseTunerLayer):
                     setattr(parent, child_name, child.get_base_layer())
         del module.peft_config
-        module._hf_peft_config_loaded = False
+        module._hf_peft_config_loaded = False  # type: ignore[assignment]
 
 
 def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:

@@ -94,7 +94,12 @@ def implicit_accuracy(
     if key not in data.reference:
         data.reference[key] = _errors(backbone, data, wanted, lambda t: (), batch_size)
     reference = data.reference[key]
-    policy = _errors(backbone, data, wanted, lambda t: (*before(t), *method.active_adapters(t)), batch_size)
+
+    def active(t: float) -> Sequence[str]:
+        return (*before(t), *method.active_adapters(t))
+
+    adapted = any(active(t) for t in LEVELS)  # else the policy is the base, whose errors are known
+    policy = _errors(backbone, data, wanted, active, batch_size) if adapted else data.reference[key]
     where = {pair: row for row, pair in enumerate(wanted)}
     gap = policy[0] - reference[0]  # [rows, levels]
     power, reference_power = policy[1], reference[1]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
 from halign_bench.sampling import Progress, initial_noise, sample, steps_for
 
@@ -140,14 +140,14 @@ class PreferenceSet:
                 pairs.margin.append(margin)
         if not pairs:
             raise RequestError(
-                f"no {'held-out ' if heldout else ''}preference pair for {criterion}: among {len(self._prompts(heldout))} "
-                f"prompts no two candidates differ by more than {self.min_margin:g} standard deviations; sample more "
-                "candidates or prompts, or lower the margin"
+                f"no {'held-out ' if heldout else ''}preference pair for {criterion}: of none of the "
+                f"{len(self._prompts(heldout))} prompts do two candidates differ by more than {self.min_margin:g} "
+                "standard deviations; sample more candidates or prompts, or lower the margin"
             )
         return pairs
 
     def winners(self, criterion: str = OVERALL) -> Examples:
-        """The best candidate of each training prompt where it beats the average candidate. RequestError when none does."""
+        """The best candidate of each training prompt, where above average. Raises RequestError when none is."""
         import numpy as np
 
         scores = self.standardised(criterion)
@@ -219,7 +219,7 @@ def collect(
     chunks = [range(start, min(start + spec.chunk, count)) for start in range(0, count, spec.chunk)]
     found: dict[int, dict[str, Any]] = {}
     for index in range(len(chunks)):
-        if (chunk := _read_chunk(folder / f"{index:05d}.safetensors", key)) is not None:
+        if (chunk := read_chunk(folder / f"{index:05d}.safetensors", key)) is not None:
             found[index] = chunk
     total = count * spec.candidates
     done = sum(len(chunks[index]) * spec.candidates for index in found)
@@ -230,7 +230,7 @@ def collect(
             continue
         clips = [track.clip("prompts", prompt) for prompt in prompts]
         found[index] = _sample_chunk(backbone, annotator, spec, clips)
-        _write_chunk(folder / f"{index:05d}.safetensors", key, found[index])
+        write_chunk(folder / f"{index:05d}.safetensors", key, found[index])
         done += len(prompts) * spec.candidates
         if progress is not None:
             progress(done, total)
@@ -280,49 +280,6 @@ def _sample_chunk(
     }
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = json.dumps([chunk["ids"], chunk["identities"]])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(chunk["tensors"], str(partial), metadata={
-        "key": key, "sha256": _checksum(chunk["tensors"]), "names": names,
-        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
-    })
-    os.replace(partial, path)
-
-
-def _read_chunk(path: Path, key: str) -> dict[str, Any] | None:
-    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        names = metadata.get("names", "")
-        intact = (
-            metadata.get("key") == key
-            and metadata.get("sha256") == _checksum(tensors)
-            and metadata.get("names_sha256") == hashlib.sha256(names.encode()).hexdigest()
-        )
-    except (OSError, SafetensorError, ValueError):
-        return None
-    if not intact:
-        return None
-    ids, identities = json.loads(names)
-    return {"tensors": tensors, "ids": ids, "identities": identities}
-
-
 def _assemble(
     backbone: Backbone, annotator: Annotator, spec: PreferenceSpec, sources: dict[str, Any], key: str,
     chunks: Sequence[dict[str, Any]],
@@ -346,7 +303,9 @@ def _assemble(
         identities=[name for chunk in chunks for name in chunk["identities"]],
         latents=joined("latents"),
         real=joined("real"),
-        condition={name.removeprefix("condition."): joined(name) for name in sorted(shared) if name.startswith("condition.")},
+        condition={
+            name.removeprefix("condition."): joined(name) for name in sorted(shared) if name.startswith("condition.")
+        },
         hand_mask=masks,
         criteria=tuple(annotator.criteria),
         scores=joined("scores").numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def sample(
     grid = timesteps(steps_for(nfe, guidance), shift)
     alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
     if backbone.parameterisation == "epsilon" and alpha <= 0:
-        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start where no signal is left (alpha(1) = 0)")
+        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
     size = len(noise) if batch_size is None else batch_size
     done: list[torch.Tensor] = []
     with torch.no_grad():
@@ -108,7 +109,7 @@ def _integrate(
 
     x = noise.float()
     unconditional = None if guidance == 1.0 else backbone.unconditional(condition)
-    for now, after in zip(grid, grid[1:], strict=False):
+    for now, after in itertools.pairwise(grid):
         t = torch.full((len(x),), now, device=x.device)
         with backbone.adapters(tuple(active(now)) if active is not None else ()):
             prediction = backbone.predict(x, t, condition).float()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.batch import ClipBatch, PairBatch
+from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError
 from halign_bench.implicit import HeldOut, implicit_accuracy
 from halign_bench.sampling import Progress, derived_seed
+from halign_bench.watch import Watch
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from halign_bench.method import AlignmentMethod, Stage
     from halign_bench.preferences import PreferenceSet
 
-BINS = 4  # of t, for the logged ratio of norms
 BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
 
 Adapters = Callable[[float], Sequence[str]]
@@ -77,52 +76,6 @@ class TrainingResult(BaseModel):
     heldout: list[HeldOut] = Field(default_factory=list)
 
 
-@dataclass
-class State:
-    """Where a training stands; what a checkpoint holds besides weights and optimiser."""
-
-    stage: int = 0
-    step: int = 0  # done in this stage
-    steps: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    peak: int = 0
-
-
-@dataclass
-class Watch:
-    """Mean squares of what passed the networks in one step, by t."""
-
-    policy: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    reference: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    target: list[torch.Tensor] = field(default_factory=list)
-
-    def norm_ratio(self) -> list[float | None]:
-        """RMS of the policy's prediction over the reference's in each bin of t; None where nothing fell."""
-        import torch
-
-        ratios: list[float | None] = [None] * BINS
-        if not self.reference or len(self.policy) != len(self.reference):
-            return ratios
-        t = torch.cat([t for t, _ in self.policy])
-        policy = torch.cat([power for _, power in self.policy])
-        reference = torch.cat([power for _, power in self.reference])
-        if policy.shape != reference.shape:
-            return ratios
-        bins = (t * BINS).long().clamp(0, BINS - 1)
-        for number in range(BINS):
-            if bool((chosen := bins == number).any()):
-                ratios[number] = float((policy[chosen].sum() / reference[chosen].sum()).sqrt())
-        return ratios
-
-    def relative_rms(self) -> float:
-        """RMS of the policy's predictions over that of what they should have been."""
-        import torch
-
-        power = torch.cat([power for _, power in self.policy]).mean()
-        return float((power / torch.cat(self.target).mean()).sqrt())
-
-
 def train(
     method: AlignmentMethod,
     backbone: Backbone,
@@ -158,7 +111,7 @@ class _Training:
         workdir: Path, progress: Progress | None, earlier: Adapters | None, checkpoint_seconds: float,
     ) -> None:
         self.method, self.backbone, self.data, self.spec, self.seed = method, backbone, data, spec, seed
-        self.workdir, self.progress, self.checkpoint_seconds = workdir, progress, checkpoint_seconds
+        self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
         self.earlier: Adapters = earlier or (lambda t: ())
         self.stages = list(method.stages())
         if sum(stage.share for stage in self.stages) > 1 + 1e-6:
@@ -167,9 +120,8 @@ class _Training:
         self.state = State()
         self.optimizer: Any = None
         self.whole = True  # False while an optimiser step is half done: no state to keep
-        self.log_path = workdir / "train.jsonl"
-        self.adapters_dir = workdir / "adapters"
-        self.fingerprint = self._fingerprint()
+        self.workdir, self.adapters_dir = workdir, workdir / "adapters"
+        self.files = Checkpoints(workdir, self._fingerprint())
 
     def _fingerprint(self) -> str:
         kept = {
@@ -208,15 +160,19 @@ class _Training:
                 + (" of whole pairs" if pair == 2 else "") + "; choose another batch size or accumulation"
             )
         self.workdir.mkdir(parents=True, exist_ok=True)
-        saved = self._load_checkpoint()
-        self._keep_log_lines(self.state.steps)
+        if (saved := self.files.load()) is not None:
+            self.state = State(**saved["state"])
+        if self.accelerator.is_main_process:
+            self.files.keep_log_lines(self.state.steps)
         self._report()
         try:
             for index in range(self.state.stage, len(self.stages)):
                 self._train_stage(index, saved)
                 saved = None
         except Diverged as problem:
-            return self._finish(TrainingResult(status="diverged", error=str(problem), **self._numbers()))
+            result = TrainingResult(status="diverged", error=str(problem), **self._numbers())
+            remove_adapters(module, self._own())
+            return self._finish(result)
         except (KeyboardInterrupt, Interrupted):
             self._save_checkpoint()
             raise
@@ -225,23 +181,29 @@ class _Training:
     def _done(self) -> TrainingResult:
         from halign_bench.adapters import save_adapters
 
-        names = list(dict.fromkeys(stage.adapter for stage in self.stages))
         self.backbone.denoiser.requires_grad_(False)
         if self.accelerator.is_main_process:
-            save_adapters(self.backbone.denoiser, names, self.adapters_dir)
+            save_adapters(self.backbone.denoiser, self._own(), self.adapters_dir)
         result = TrainingResult(
             status="done", adapters_dir=self.adapters_dir, heldout=self._heldout(), **self._numbers()
         )
         return self._finish(result)
 
-    def _numbers(self) -> dict[str, Any]:
-        from halign_bench.adapters import adapter_parameters, attached
+    def _own(self) -> list[str]:
+        """This method's adapters, as far as they exist yet."""
+        from halign_bench.adapters import attached
 
-        names = [name for name in dict.fromkeys(s.adapter for s in self.stages) if name in attached(self.backbone.denoiser)]
-        count = sum(p.numel() for name in names for p in adapter_parameters(self.backbone.denoiser, name).values())
+        there = attached(self.backbone.denoiser)
+        return [name for name in dict.fromkeys(stage.adapter for stage in self.stages) if name in there]
+
+    def _numbers(self) -> dict[str, Any]:
+        from halign_bench.adapters import adapter_parameters
+
+        count = sum(p.numel() for n in self._own() for p in adapter_parameters(self.backbone.denoiser, n).values())
         return {
             "samples_seen": self.state.samples, "steps": self.state.steps, "trained_parameters": count,
-            "seconds": self.state.seconds, "peak_memory_bytes": self.state.peak or None, "log_path": self.log_path,
+            "seconds": self.state.seconds, "peak_memory_bytes": self.state.peak or None,
+            "log_path": self.files.log_path,
         }
 
     def _heldout(self) -> list[HeldOut]:
@@ -260,19 +222,19 @@ class _Training:
 
         from halign_bench.feeding import Feed
 
-        stage = self.stages[index]
+        stage, self.optimizer = self.stages[index], None
         assert self.data is not None
         feed = Feed(self.data, stage, index, self.spec.batch_size, self.seed, self.backbone.device)
         parameters = self._attach(index)
         self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.lr, weight_decay=self.spec.weight_decay)
         if saved is not None:
-            self._restore(saved)
+            self.files.restore(saved, self.backbone.denoiser, self.optimizer)
         else:
             self.state.stage, self.state.step = index, 0
         active, below = self._active(stage)
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
-        with self.backbone.adapters(active), self.log_path.open("a", encoding="utf-8") as log:
+        with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below)
@@ -303,8 +265,6 @@ class _Training:
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
-        from halign_bench.adapters import attached
-
         low, high = stage.interval
         inside = [low + (high - low) * (i + 0.5) / 16 for i in range(16)]
         below = {tuple(self.earlier(t)) for t in inside}
@@ -314,7 +274,7 @@ class _Training:
                 f"within {low:g} to {high:g}"
             )
         earlier = list(below.pop())
-        own = [name for name in self.method.active_adapters(inside[8]) if name in attached(self.backbone.denoiser)]
+        own = [name for name in self.method.active_adapters(inside[8]) if name in self._own()]
         return list(dict.fromkeys([*earlier, *own, stage.adapter])), earlier
 
     def _step(self, stage: Stage, feed: Any, parameters: list[torch.nn.Parameter], below: list[str]) -> dict[str, Any]:
@@ -398,7 +358,7 @@ class _Training:
         if not math.isfinite(norm):
             raise Diverged(f"{where}: the gradient norm is {norm}")
         if not relative <= BLOW_UP:
-            raise Diverged(f"{where}: predictions are {relative:.1f} times as large as their target (limit {BLOW_UP:g})")
+            raise Diverged(f"{where}: predictions are {relative:.1f} times their target's size (limit {BLOW_UP:g})")
 
     def _memory(self) -> int:
         import torch
@@ -409,96 +369,32 @@ class _Training:
 
         return int(psutil.Process().memory_info().rss)
 
-    # What survives a kill.
-
     def _save_checkpoint(self) -> None:
-        import torch
-
-        from halign_bench.adapters import adapter_parameters, attached
-
-        if not self.whole or self.optimizer is None or not self.accelerator.is_main_process:
-            return
-        module = self.backbone.denoiser
-        names = [name for name in dict.fromkeys(s.adapter for s in self.stages) if name in attached(module)]
-        content = {
-            "fingerprint": self.fingerprint, "state": vars(self.state).copy(),
-            "adapters": {
-                name: {key: p.detach().cpu() for key, p in adapter_parameters(module, name).items()} for name in names
-            },
-            "optimizer": self.optimizer.state_dict(),
-        }
-        path = self.workdir / "checkpoint.pt"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        torch.save(content, partial)
-        os.replace(partial, path)
-
-    def _load_checkpoint(self) -> dict[str, Any] | None:
-        import pickle
-
-        import torch
-
-        try:
-            saved = torch.load(self.workdir / "checkpoint.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            return None
-        if saved.get("fingerprint") != self.fingerprint:
-            return None
-        self.state = State(**saved["state"])
-        return dict(saved)
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        import torch
-
-        from halign_bench.adapters import adapter_parameters
-
-        with torch.no_grad():
-            for name, stored in saved["adapters"].items():
-                for key, parameter in adapter_parameters(self.backbone.denoiser, name).items():
-                    parameter.copy_(stored[key])
-        self.optimizer.load_state_dict(saved["optimizer"])
-
-    def _keep_log_lines(self, count: int) -> None:
-        """Lines of steps after the checkpoint will be written again."""
-        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True) if self.log_path.exists() else []
-        if self.accelerator.is_main_process and len(lines) != count:
-            partial = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}.partial")
-            partial.write_text("".join(lines[:count]), encoding="utf-8")
-            os.replace(partial, self.log_path)
+        if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
+            self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 
     def _finish(self, result: TrainingResult) -> TrainingResult:
         if self.accelerator.is_main_process:
-            path = self.workdir / "result.json"
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            content = {"fingerprint": self.fingerprint, "result": result.model_dump(mode="json")}
-            partial.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(partial, path)
-            (self.workdir / "checkpoint.pt").unlink(missing_ok=True)
+            self.files.write_result(result.model_dump(mode="json"))
         self.accelerator.wait_for_everyone()
         return result
 
     def _finished(self) -> TrainingResult | None:
         """The result of an earlier run of the same request, its adapters attached; None when there is none."""
-        from halign_bench.adapters import attached, load_adapters, remove_adapters
+        from halign_bench.adapters import load_adapters, remove_adapters
 
-        try:
-            content = json.loads((self.workdir / "result.json").read_text(encoding="utf-8"))
-            if content["fingerprint"] != self.fingerprint:
-                return None
-            # Paths as they are now: the folder may have been moved.
-            result = TrainingResult.model_validate(content["result"]).model_copy(update={"log_path": self.log_path})
-        except (OSError, ValueError, KeyError, TypeError):
+        if (stored := self.files.read_result()) is None:
             return None
-        if result.status == "done":
-            before = attached(self.backbone.denoiser)
-            try:
-                load_adapters(self.backbone.denoiser, self.adapters_dir)
-            except RequestError:  # gone or damaged: train again
-                remove_adapters(
-                    self.backbone.denoiser, [n for n in attached(self.backbone.denoiser) if n not in before]
-                )
-                return None
-            result = result.model_copy(update={"adapters_dir": self.adapters_dir})
-        return result
+        # Paths as they are now: the folder may have been moved.
+        result = TrainingResult.model_validate({**stored, "log_path": self.files.log_path})
+        if result.status == "diverged":
+            return result
+        try:
+            load_adapters(self.backbone.denoiser, self.adapters_dir)
+        except RequestError:  # gone or damaged: train again
+            remove_adapters(self.backbone.denoiser, self._own())
+            return None
+        return result.model_copy(update={"adapters_dir": self.adapters_dir})
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]

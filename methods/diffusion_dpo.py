@@ -62,7 +62,7 @@ class DiffusionDPO(AlignmentMethod):
     paper = "Diffusion Model Alignment Using Direct Preference Optimization (arXiv 2311.12908)"
     summary = "DPO on pairs of the base's samples; flow or epsilon form"
     claims = (
-        Claim("implicit_accuracy", "base", "arXiv 2311.12908, section 5: the preferred sample becomes the likelier one"),
+        Claim("implicit_accuracy", "base", "arXiv 2311.12908: what its objective asks for"),
     )
 
     class Config(Config):

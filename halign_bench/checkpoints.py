@@ -1,0 +1,107 @@
+"""What a training leaves on disk while it runs and when it is done, so that a kill at any moment loses only time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class State:
+    """Where a training stands; what a checkpoint holds besides weights and optimiser."""
+
+    stage: int = 0
+    step: int = 0  # done in this stage
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    peak: int = 0
+
+
+class Checkpoints:
+    """The files of one training in `folder`. Each appears whole or not at all, and is used by its own request alone.
+
+    checkpoint.pt  weights, optimiser and `State`; gone once there is a result
+    train.jsonl    one line a step, never ahead of what a resumed training will write
+    result.json    how it ended
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.log_path = folder / "train.jsonl"
+
+    def save(
+        self, module: torch.nn.Module, names: Sequence[str], optimizer: torch.optim.Optimizer, state: State
+    ) -> None:
+        import torch
+
+        from halign_bench.adapters import adapter_parameters
+
+        content = {
+            "fingerprint": self.fingerprint, "state": dict(vars(state)), "optimizer": optimizer.state_dict(),
+            "adapters": {
+                name: {key: p.detach().cpu() for key, p in adapter_parameters(module, name).items()} for name in names
+            },
+        }
+        partial = self._partial("checkpoint.pt")
+        torch.save(content, partial)
+        os.replace(partial, self.folder / "checkpoint.pt")
+
+    def load(self) -> dict[str, Any] | None:
+        """None when there is none, or it is damaged or of another request."""
+        import pickle
+
+        import torch
+
+        try:
+            saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            return None
+        return dict(saved) if saved.get("fingerprint") == self.fingerprint else None
+
+    @staticmethod
+    def restore(saved: dict[str, Any], module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        import torch
+
+        from halign_bench.adapters import adapter_parameters
+
+        with torch.no_grad():
+            for name, stored in saved["adapters"].items():
+                for key, parameter in adapter_parameters(module, name).items():
+                    parameter.copy_(stored[key])
+        optimizer.load_state_dict(saved["optimizer"])
+
+    def keep_log_lines(self, count: int) -> None:
+        """Lines of steps after the checkpoint will be written again."""
+        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True) if self.log_path.exists() else []
+        if len(lines) != count:
+            partial = self._partial(self.log_path.name)
+            partial.write_text("".join(lines[:count]), encoding="utf-8")
+            os.replace(partial, self.log_path)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        partial = self._partial("result.json")
+        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "result": result}), encoding="utf-8")
+        os.replace(partial, self.folder / "result.json")
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """None when there is none, or it is damaged or of another request."""
+        try:
+            content = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+            return dict(content["result"]) if content["fingerprint"] == self.fingerprint else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _partial(self, name: str) -> Path:
+        return self.folder / f".{name}.{os.getpid()}.partial"
+
+
+__all__ = ["Checkpoints", "State"]

@@ -1,0 +1,58 @@
+"""Files of tensors that are whole, intact and of the right key, or do not count: what a cache is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = json.dumps([chunk["ids"], chunk["identities"]])
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(chunk["tensors"], str(partial), metadata={
+        "key": key, "sha256": checksum(chunk["tensors"]), "names": names,
+        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+    })
+    os.replace(partial, path)
+
+
+def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
+    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        names = metadata.get("names", "")
+        intact = (
+            metadata.get("key") == key
+            and metadata.get("sha256") == checksum(tensors)
+            and metadata.get("names_sha256") == hashlib.sha256(names.encode()).hexdigest()
+        )
+    except (OSError, SafetensorError, ValueError):
+        return None
+    if not intact:
+        return None
+    ids, identities = json.loads(names)
+    return {"tensors": tensors, "ids": ids, "identities": identities}
+
+
+__all__ = ["checksum", "read_chunk", "write_chunk"]
