@@ -1,0 +1,100 @@
+"""The contract of a backbone: one small interface around a diffusers model and its codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from halign_bench.track import Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Condition = dict[str, "torch.Tensor"]
+"""Batched tensors by name (reference, skeleton, audio, …), batch first. What is absent is zero."""
+
+Denoiser = Callable[["torch.Tensor", "torch.Tensor", Condition], "torch.Tensor"]
+"""(x_t `[B, C, T, H, W]`, t `[B]` in [0, 1], condition) -> prediction like x_t. t = 1 is pure noise."""
+
+Parameterisation = Literal["flow", "epsilon", "v"]
+
+
+class Backbone:
+    """encode, decode, predict, and what a LoRA attaches to.
+
+    frames          T = 1 + 4n the model is built for
+    denoiser        the diffusers model (an nn.Module); adapters are attached to it by peft
+    lora_targets    names of its linear layers that take a LoRA
+    base_sha256     of the base checkpoint, written into every record
+    """
+
+    kind: ClassVar[str] = "backbone"
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    parameterisation: ClassVar[Parameterisation]
+    lora_targets: ClassVar[tuple[str, ...]]
+
+    frames: int
+    size: tuple[int, int]
+    denoiser: torch.nn.Module
+    base_sha256: str
+    device: str
+
+    @classmethod
+    def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> Backbone:
+        """The base: the shipped one, or a folder written by `save`."""
+        raise NotImplementedError
+
+    def encode(self, videos: np.ndarray) -> torch.Tensor:
+        """uint8 `[B, T, H, W, 3]` -> float32 latents `[B, C, 1 + (T-1)/4, h, w]`, about unit variance."""
+        raise NotImplementedError
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents -> uint8 `[B, T, H, W, 3]`."""
+        raise NotImplementedError
+
+    def condition(self, clips: Sequence[Clip]) -> Condition:
+        """Everything the model is told about each clip, computed once."""
+        raise NotImplementedError
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """The second branch of classifier-free guidance (audio off, skeleton and reference kept)."""
+        raise NotImplementedError
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of one latent."""
+        raise NotImplementedError
+
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """The network once, in this backbone's parameterisation, with whatever adapters are active."""
+        raise NotImplementedError
+
+    # What follows from the parameterisation alone.
+
+    def alpha_sigma(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights of signal and noise in x_t = alpha·x0 + sigma·noise. Flow: (1 - t, t)."""
+        return 1 - t, t
+
+    def add_noise(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = (w.view(-1, *[1] * (x0.ndim - 1)) for w in self.alpha_sigma(t))
+        return alpha * x0 + sigma * noise
+
+    def target(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """What the network should predict: flow noise - x0, epsilon noise, v alpha·noise - sigma·x0."""
+        if self.parameterisation == "flow":
+            return noise - x0
+        if self.parameterisation == "epsilon":
+            return noise
+        alpha, sigma = (w.view(-1, *[1] * (x0.ndim - 1)) for w in self.alpha_sigma(t))
+        return alpha * noise - sigma * x0
+
+    # Adapters, by peft: the reference is these same weights with every adapter off.
+
+    def adapters(self, active: Sequence[str]) -> AbstractContextManager[None]:
+        """Within the context exactly these adapters are active; none of them means the reference."""
+        from halign_bench.adapters import active_adapters
+
+        return active_adapters(self.denoiser, active)

@@ -1,0 +1,89 @@
+"""The contract of an alignment method: its paper, its numbers, its data, its stages, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+
+    from halign_bench.backbone import Backbone, Denoiser
+    from halign_bench.training import ClipBatch, PairBatch
+
+DataKind = Literal["none", "pairs", "winners", "clips"]
+
+
+class Config(BaseModel):
+    """A method's numbers. Every field's description ends with its source: paper, code, or ours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    adapter    name of the LoRA that trains; everything else is frozen
+    data       what it learns from
+    criterion  "motion", "fidelity" or "overall": whose labels are used
+    interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
+    share      of the method's training budget
+    """
+
+    adapter: str
+    data: DataKind
+    criterion: str = "overall"
+    interval: tuple[float, float] = (0.0, 1.0)
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """`per_sample` is `[B]`; `logs` are `[B]` tensors whose means are logged."""
+
+    per_sample: torch.Tensor
+    logs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says should happen, as data: `metric` of this method is better than that of `than`."""
+
+    metric: str
+    better_than: str
+    source: str
+    margin: float = 0.0
+
+
+class AlignmentMethod:
+    """One file a method. The loss and what it trains on are here; everything else is the harness's."""
+
+    kind: ClassVar[str] = "method"
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    summary: ClassVar[str] = ""
+    claims: ClassVar[tuple[Claim, ...]] = ()
+
+    class Config(Config):
+        pass
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else self.Config()
+
+    def stages(self) -> Sequence[Stage]:
+        """What trains, on what, in which order. Empty: the base as it is."""
+        return ()
+
+    def active_adapters(self, t: float) -> Sequence[str]:
+        """Adapters that are on when sampling at noise level t. Default: all that were trained."""
+        return tuple(dict.fromkeys(stage.adapter for stage in self.stages()))
+
+    def loss(
+        self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone
+    ) -> LossOutput:
+        """Per-sample loss `[B]` of one batch. `reference` is the base and never carries gradients."""
+        raise NotImplementedError
