@@ -54,15 +54,22 @@ def bootstrap_signature(ids: Sequence[str], identities: Sequence[str], replicate
     return hashlib.sha256(json.dumps([pairs, replicates, seed]).encode()).hexdigest()
 
 
+def resample_counts(indices: Sequence[np.ndarray], clips: int) -> np.ndarray:
+    """`[B, clips]`: how often each clip stands in each resample."""
+    return np.array([np.bincount(draw, minlength=clips) for draw in indices], float).reshape(len(indices), clips)
+
+
 def resampled_means(values: Sequence[float | None], indices: Sequence[np.ndarray]) -> np.ndarray:
     """`[B]` means over each resample of the scores that exist; NaN where a resample has none."""
+    return weighted_means(values, resample_counts(indices, len(values)))
+
+
+def weighted_means(values: Sequence[float | None], counts: np.ndarray) -> np.ndarray:
+    """`resampled_means` from `resample_counts`, for many scores on the same resamples."""
     scores = np.array([np.nan if value is None else value for value in values], float)
     known = ~np.isnan(scores)
-    counts = np.stack([np.bincount(draw, minlength=len(scores)) for draw in indices]) if len(indices) else None
-    if counts is None:
-        return np.zeros(0)
     weight = counts @ known.astype(float)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(weight > 0, counts @ np.where(known, scores, 0.0) / weight, np.nan)
 
 
@@ -190,17 +197,17 @@ def paired_difference(points: np.ndarray, replicates: np.ndarray, clusters: int,
     if not len(points):
         return Difference(None, reason="no seed in common")
     value = float(points.mean())
-    counts = {"seeds": len(points), "identities": clusters}
+    seeds = len(points)
     if clusters < 2:
-        return Difference(value, **counts, reason="clips of fewer than two identities: no interval")
+        return Difference(value, None, None, seeds, clusters, "clips of fewer than two identities: no interval")
     parts = spread(points, replicates, clusters)
     if parts is None:
-        return Difference(value, **counts, reason="too few resamples could be scored: no interval")
+        return Difference(value, None, None, seeds, clusters, "too few resamples could be scored: no interval")
     if parts.error <= 1e-12 * max(abs(value), 1e-300):
-        return Difference(value, (value, value), 1.0 if value == 0 else 2.0 ** (1 - clusters), **counts)
+        return Difference(value, (value, value), 1.0 if value == 0 else 2.0 ** (1 - clusters), seeds, clusters)
     reach = float(scipy_stats.t.ppf((1 + level) / 2, parts.df)) * parts.error
     p = float(2 * scipy_stats.t.sf(abs(value) / parts.error, parts.df))
-    return Difference(value, (value - reach, value + reach), p, **counts)
+    return Difference(value, (value - reach, value + reach), p, seeds, clusters)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -242,17 +249,17 @@ def pareto_front(rows: Sequence[Sequence[float | None]], higher_is_better: Seque
     >>> pareto_front([[1, 5], [2, 6], [0, 7], [None, 1]], [True, False])
     [True, True, False, None]
     """
-    signed = [
-        None if any(value is None for value in row)
-        else tuple(value if up else -value for value, up in zip(row, higher_is_better, strict=True))  # type: ignore[operator]
+    complete = [
+        tuple(value if up else -value for value, up in zip(row, higher_is_better, strict=True) if value is not None)
         for row in rows
-    ]  # fmt: skip
-    complete = [row for row in signed if row is not None]
+        if None not in row
+    ]
 
     def dominated(row: tuple[float, ...]) -> bool:
         return any(other != row and all(o >= r for o, r in zip(other, row, strict=True)) for other in complete)
 
-    return [None if row is None else not dominated(row) for row in signed]
+    verdicts = iter([not dominated(row) for row in complete])
+    return [None if None in row else next(verdicts) for row in rows]
 
 
 def non_inferior(difference: Difference, higher_is_better: bool, margin: float) -> bool | None:

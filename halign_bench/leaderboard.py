@@ -1,0 +1,325 @@
+"""One table of methods from their records: scores with intervals, ranks, paired comparisons, claims and cost.
+
+Rows are method variants, scores are means over training seeds. What is compared is compared paired: the same clips,
+seeds and resamples. A failure is a row with its status and reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halign_bench.comparing import REFERENCES, SPEED, Cells, claims, comparisons, ranks
+from halign_bench.errors import RequestError
+from halign_bench.pairing import Scores
+from halign_bench.results import Record, atomic_write, parse_key
+from halign_bench.stats import pareto_front, score_interval
+from halign_bench.track import Refusal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA = "halign-bench/leaderboard/1"
+ORDER = (
+    "fid", "fvd", "kid", "sync_c", "sync_d", "sync_offset", "hkc", "hkc_coverage", "hkv", "csim", "ssim", "psnr",
+    "lpips", "motion", "motion_gap",
+)  # fmt: skip
+
+RULES = {
+    "ci": "95 % over clips clustered by identity (recentred bootstrap percentiles), and over seeds where there are "
+    "several; with one seed it does not cover how training varies",
+    "comparisons": "paired on clips and seeds, t with bootstrap standard error; Holm over all scores of a table "
+    "against one reference at one NFE",
+    "rank": "1 + number of methods significantly better (paired, Holm over all pairs of a score); methods not told "
+    "apart share a rank; none where no two are told apart",
+    "pareto": "no other method is at least as good in every score with a better side, and better in one",
+    "claims": "supported when the 95 % interval of the improvement lies above the margin, refuted when it lies below; "
+    "not corrected for the number of claims",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the table. `delta` is the difference from base and sft; `n` the clips scored, per seed."""
+
+    value: float | None
+    ci: tuple[float, float] | None
+    n: int
+    n_seeds: int
+    unit: str
+    higher_is_better: bool | None
+    protocol: str
+    rank: int | None = None
+    delta: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    method: str
+    status: str  # done, partial (some seeds failed), diverged, failed, timeout
+    n_seeds: int
+    seeds: list[int]
+    metrics: dict[str, Score]
+    cost: dict[str, float | None]
+    pareto: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    protocol: dict[str, Any]
+    protocol_hash: str
+    main_nfe: int | None
+    rows: list[Row]
+    comparisons: list[dict[str, Any]]
+    claims: list[dict[str, Any]]
+    notes: list[str]
+    refused: list[Refusal]
+
+    def document(self) -> dict[str, Any]:
+        """What `leaderboard.json` holds."""
+        return {
+            "schema": SCHEMA,
+            "protocol": self.protocol,
+            "protocol_hash": self.protocol_hash,
+            "main_nfe": self.main_nfe,
+            "rows": [asdict(row) for row in self.rows],
+            "claims": self.claims,
+            "comparisons": self.comparisons,
+            "notes": self.notes,
+            "refused": [asdict(refusal) for refusal in self.refused],
+            "rules": RULES,
+        }
+
+    def scores_at(self, nfe: int | None = None) -> list[str]:
+        """Scores at an NFE of the grid (default: the main one), in the usual order."""
+        return [key for key in _ordered(self.rows) if self.nfe_of(key) == (nfe if nfe is not None else self.main_nfe)]
+
+    def nfe_of(self, key: str) -> int | None:
+        nfe = parse_key(key).nfe
+        return self.main_nfe if nfe is None else nfe
+
+    def nfes(self) -> list[int]:
+        """The grid, the main one first."""
+        found = {nfe for row in self.rows for key in row.metrics if (nfe := self.nfe_of(key)) is not None}
+        return sorted(found, key=lambda nfe: (nfe != self.main_nfe, -nfe))
+
+    def to_json(self) -> str:
+        return json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        from halign_bench.tables import markdown
+
+        return markdown(self)
+
+    def to_csv(self) -> str:
+        from halign_bench.tables import csv_text
+
+        return csv_text(self)
+
+    def print(self, console: Console) -> None:
+        from halign_bench.tables import print_tables
+
+        print_tables(self, console)
+
+    def write_all(self, folder: Path) -> None:
+        """`leaderboard.json`, `.md` and `.csv`, each atomically."""
+        atomic_write(folder / "leaderboard.json", self.to_json())
+        atomic_write(folder / "leaderboard.md", self.to_markdown())
+        atomic_write(folder / "leaderboard.csv", self.to_csv())
+
+
+def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderboard:
+    """The table of these records. `refused` are files that `read_records` could not use; they are named below it.
+
+    Raises `RequestError` when there are no records, when their protocols differ, or when two of them contradict
+    each other about one cell.
+    """
+    records = list(records)
+    if not records:
+        named = "; ".join(f"{refusal.source}: {refusal.reason}" for refusal in refused)
+        raise RequestError(f"no record to make a table of{f' ({named})' if named else ''}")
+    _check_protocols(records)
+    notes: list[str] = []
+    methods = _by_method(_one_per_cell(records, notes))
+    keys = tuple(dict.fromkeys(key for record in records for key in record.metrics))
+    cells = Cells(methods, keys, _main_nfe(records), Scores())
+    compared = comparisons(cells)
+    rows = [_row(name, cells) for name in methods]
+    rows = _with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
+    claimed = claims(cells)
+    notes += _machines(records) + cells.scores.problems
+    first = records[0]
+    return Leaderboard(first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused))
+
+
+# Which records stand together
+
+
+def _check_protocols(records: Sequence[Record]) -> None:
+    first = records[0]
+    for record in records[1:]:
+        if record.protocol_hash != first.protocol_hash:
+            ours, theirs = _flat(first.protocol), _flat(record.protocol)
+            here, there = first.source or first.name, record.source or record.name
+            differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+            shown = "; ".join(f"{k} is {_short(ours.get(k))} and {_short(theirs.get(k))}" for k in differing[:5])
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise RequestError(
+                f"{here} and {there} were measured under different protocols and cannot share a table: "
+                f"{shown or 'their protocol hashes differ'}{more}"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
+    """One record for each method and seed: of two, a finished one."""
+    cells: dict[tuple[str, int], Record] = {}
+    for record in records:
+        key = (record.cell.method, record.cell.seed)
+        other = cells.setdefault(key, record)
+        if other is record:
+            continue
+        if other.config.effective != record.config.effective:
+            raise RequestError(
+                f"{other.source or other.name} and {record.source or record.name} are both {record.name}, "
+                "but with different settings; leave one out"
+            )
+        if other.status != "done" and record.status == "done":
+            cells[key] = record
+        notes.append(f"{record.name} was given twice; {cells[key].source or 'the first'} is used")
+    return list(cells.values())
+
+
+def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """base and sft first, then as given; each method's records by seed."""
+    names = list(dict.fromkeys(record.cell.method for record in records))
+    names.sort(key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
+    return {name: sorted((r for r in records if r.cell.method == name), key=lambda r: r.cell.seed) for name in names}
+
+
+def _main_nfe(records: Sequence[Record]) -> int | None:
+    """The first of the protocol's grid; without one, the most network evaluations of any score."""
+    protocol = records[0].protocol
+    for holder in (protocol.get("evaluation"), protocol):
+        grid = holder.get("nfe") if isinstance(holder, Mapping) else None
+        if isinstance(grid, int):
+            return grid
+        if isinstance(grid, list) and grid and isinstance(grid[0], int):
+            return grid[0]
+    found = [nfe for record in records for key in record.metrics if (nfe := parse_key(key).nfe) is not None]
+    return max(found, default=None)
+
+
+def _machines(records: Sequence[Record]) -> list[str]:
+    machines = {json.dumps(record.environment.hardware, sort_keys=True) for record in records}
+    return ["the records come from different machines: times do not compare"] if len(machines) > 1 else []
+
+
+# Rows
+
+
+def _row(method: str, cells: Cells) -> Row:
+    done = cells.done(method)
+    failures = [record for record in cells.methods[method] if record.status != "done"]
+    status = "done" if not failures else "partial" if done else failures[0].status
+    reason = "; ".join(f"seed {r.cell.seed} {r.status}: {r.error}" for r in failures) or None
+    measured = [key for key in cells.keys if any(key in record.metrics for record in done)]
+    metrics = {key: _score(done, key, cells.scores) for key in measured}
+    return Row(method, status, len(done), [r.cell.seed for r in done], metrics, _cost(done), reason=reason)
+
+
+def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:
+    given = [record.metrics[key] for record in done if key in record.metrics]
+    known = [score for score in given if score.value is not None]
+    reasons = sorted({score.reason for score in given if score.value is None and score.reason})
+    absent = len(done) - len(known)
+    failed: dict[str, int] = {}
+    for score in given:
+        for cause, count in score.failed.items():
+            failed[cause] = failed.get(cause, 0) + count
+    about, n = given[0], min((score.n for score in known), default=0)
+    value: float | None = None
+    ci = known[0].ci if len(known) == 1 else None
+    if known:
+        value = sum(score.value for score in known if score.value is not None) / len(known)
+    if len(known) > 1 and parse_key(key).name != SPEED:
+        sample = scores.sample([(record, None) for record in done if key in record.metrics], key)
+        if sample.reason is None and len(sample.points) == len(known):
+            ci = score_interval(sample.points, sample.replicates, sample.identities, about.bounds)
+    why = "; ".join(reasons) or "not measured"
+    reason = why if not known else f"{absent} of {len(done)} seeds without a score: {why}" if absent else None
+    return Score(
+        value=value, ci=ci, n=n, n_seeds=len(known), unit=about.unit, higher_is_better=about.higher_is_better,
+        protocol=about.protocol, failed=failed, reason=reason,
+    )  # fmt: skip
+
+
+def _cost(done: Sequence[Record]) -> dict[str, float | None]:
+    def mean(read: Callable[[Record], float | None]) -> float | None:
+        values = [value for record in done if (value := read(record)) is not None]
+        return sum(values) / len(values) if values else None
+
+    return {
+        "train_seconds": mean(lambda r: r.timings.train),
+        "sample_seconds": mean(lambda r: r.timings.sample),
+        "score_seconds": mean(lambda r: r.timings.score),
+        "trained_parameters": mean(lambda r: r.training.trained_parameters if r.training else None),
+        "samples_seen": mean(lambda r: r.training.samples_seen if r.training else None),
+        "peak_memory_bytes": mean(lambda r: r.training.peak_memory_bytes if r.training else None),
+    }
+
+
+def _ordered(rows: Sequence[Row]) -> list[str]:
+    def place(key: str) -> tuple:
+        name, where, nfe = parse_key(key)
+        return (ORDER.index(name) if name in ORDER else len(ORDER), name, where or "", -(nfe or 0))
+
+    return sorted({key for row in rows for key in row.metrics}, key=place)
+
+
+def _with_ranks(rows: list[Row], found: Mapping[str, Mapping[str, int | None]]) -> list[Row]:
+    return [
+        replace(row, metrics={k: replace(s, rank=found.get(k, {}).get(row.method)) for k, s in row.metrics.items()})
+        for row in rows
+    ]
+
+
+def _with_deltas(rows: list[Row], comparisons: Sequence[Mapping[str, Any]]) -> list[Row]:
+    deltas: dict[tuple[str, str], dict[str, float]] = {}
+    for entry in comparisons:
+        if entry["difference"] is not None:
+            deltas.setdefault((entry["method"], entry["metric"]), {})[entry["than"]] = entry["difference"]
+    return [
+        replace(row, metrics={k: replace(s, delta=deltas.get((row.method, k), {})) for k, s in row.metrics.items()})
+        for row in rows
+    ]
+
+
+def _with_front(rows: list[Row], main: int | None) -> list[Row]:
+    keys = [key for key in _ordered(rows) if parse_key(key).nfe in (None, main) and parse_key(key).name != SPEED]
+    directed = {
+        key: up for key in keys
+        if (up := next((r.metrics[key].higher_is_better for r in rows if key in r.metrics), None)) is not None
+    }  # fmt: skip
+    # A score that nobody has says nothing about anybody.
+    table = {key: [row.metrics[key].value if key in row.metrics else None for row in rows] for key in directed}
+    directed = {key: up for key, up in directed.items() if any(value is not None for value in table[key])}
+    values = [[table[key][i] for key in directed] for i in range(len(rows))]
+    front = pareto_front(values, list(directed.values())) if directed else [None] * len(rows)
+    return [replace(row, pareto=on) for row, on in zip(rows, front, strict=True)]
