@@ -71,7 +71,7 @@ class Variant:
         """Those of every part: what was trained first stays on below what was trained on top of it."""
         return tuple(name for part in self.parts for name in part.method.active_adapters(t))
 
-    def needs_preferences(self) -> bool:
+    def needs_data(self) -> bool:
         return any(stage.data != "none" for part in self.parts for stage in part.method.stages())
 
 
@@ -109,7 +109,7 @@ def plan(request: RunRequest) -> Plan:
     seeds = tuple(dict.fromkeys(request.seeds))
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")
-    track = registry.get("track", request.track)
+    track: Any = registry.get("track", request.track)
     registry.get("backbone", request.backbone)
     if track.needs_data and request.data is None:
         raise RequestError(f"--track {request.track} reads clips from a folder: say which with --data DIR")
@@ -121,12 +121,13 @@ def plan(request: RunRequest) -> Plan:
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:
-    from halign_bench.grammar import parse_methods
+    from halign_bench.grammar import Pipeline, parse_methods
 
     asked = [pipeline for text in request.methods for pipeline in parse_methods(text)]
     if not asked:
         raise RequestError("--methods names no method; `halign-bench list methods` shows them")
-    pipelines = [((name, {}),) for name in ALWAYS] + [tuple(pipeline) for pipeline in asked]
+    pipelines: list[Pipeline] = [((name, {}),) for name in ALWAYS]
+    pipelines += asked
     named = {name for pipeline in pipelines for name, _ in pipeline}
     shared = _overrides(request.overrides, named)
     found: dict[str, Variant] = {}
@@ -157,7 +158,7 @@ def _part(name: str, overrides: Mapping[str, Any]) -> Part:
 
     from halign_bench import registry
 
-    method = registry.get("method", name)
+    method: Any = registry.get("method", name)
     fields = method.Config.model_fields
     for key in overrides:
         if key not in fields:

@@ -70,13 +70,22 @@ class Phase:
     def __init__(self, owner: Progress, label: str, total: int, weight: float) -> None:
         self.owner, self.label, self.total, self.weight = owner, label, max(total, 1), weight
         self.done = 0
+        self.reported = False
         self.skipped = 0  # steps found done already: they say nothing about speed
         self.started = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """The form in which training and sampling report; the first report says what an earlier run left done."""
+        self.total = max(total, 1)
+        if not self.reported:
+            self.already(min(done, self.total))
+        self.update(done)
 
     def advance(self, steps: int = 1) -> None:
         self.update(self.done + steps)
 
     def update(self, done: int) -> None:
+        self.reported = True
         self.done = min(done, self.total)
         self.owner.show(self)
         self.owner.stop.check()
@@ -152,7 +161,7 @@ class Progress:
     def show(self, phase: Phase) -> None:
         left, overall = phase.seconds_left(), self.seconds_left(phase)
         if self._bar is not None:
-            self._bar.update(self._task, completed=phase.done, left=self._left(left, overall))
+            self._bar.update(self._task, completed=phase.done, total=phase.total, left=self._left(left, overall))
         elif time.monotonic() - self.last_line >= LINE_EVERY and phase.done < phase.total:
             self.last_line = time.monotonic()
             self.say(f"{phase.label}: {phase.done}/{phase.total}, {self._left(left, overall)}")

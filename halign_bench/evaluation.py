@@ -1,0 +1,338 @@
+"""Samples the evaluation clips with a trained cell, once a grid point, and scores them by every metric."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halign_bench.errors import PluginError, RequestError
+from halign_bench.metric import Metric, Scored
+from halign_bench.results import Bootstrap, ClipScore, MetricValue, atomic_path, metric_key
+from halign_bench.track import FPS, Clip, Track, Unscorable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from halign_bench.backbone import Backbone
+    from halign_bench.progress import Progress
+    from halign_bench.protocol import Profile
+
+KEEP_BYTES = 512 * 2**20  # real clips held in memory between cells; what does not fit is read again
+BOOTSTRAP_SEED = 0
+SPEED = "seconds_per_second"
+
+
+@dataclass
+class Evaluation:
+    """Scores of one cell, ready for its record.
+
+    sample_seconds  of all chunks, also of those that an earlier run left
+    score_seconds   of this process
+    """
+
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
+    clips: list[ClipScore] = field(default_factory=list)
+    replicates: dict[str, list[float | None]] = field(default_factory=dict)
+    sample_seconds: float = 0.0
+    score_seconds: float = 0.0
+
+
+class Evaluator:
+    """All of the evaluation that is the same for every cell of a run: clips, extractors, resamples."""
+
+    def __init__(self, backbone: Backbone, track: Track, profile: Profile) -> None:
+        from halign_bench import registry
+
+        self.backbone, self.track, self.profile = backbone, track, profile
+        available = track.splits().get("eval", 0)
+        if available < 2:
+            raise RequestError(f"track {track.name}: {available} evaluation clips; give it at least 2")
+        self._kept: dict[int, Clip] = {}
+        self._kept_bytes = 0
+        count = min(profile.eval_clips, available)
+        clips = [self.clip(index) for index in range(count)]
+        self.ids = [clip.id for clip in clips]
+        self.identities = [clip.identity for clip in clips]
+        self.extractors = dict(track.extractors(backbone.device))
+        self._target_features: dict[tuple[str, int], list[Any]] = {}
+        self._warm = False
+        self.metrics: list[type[Metric]] = []
+        self.broken: list[str] = []  # metrics that do not import, with the reason
+        for name in registry.names("metric"):
+            try:
+                self.metrics.append(registry.get("metric", name))
+            except PluginError as problem:
+                self.broken.append(str(problem))
+
+    # What goes into the protocol and the record
+
+    def protocols(self) -> dict[str, str]:
+        """Protocol string of each metric by its key without NFE; why not, where there is no extractor."""
+        found = {self._key(cls): self._missing(cls) or self._make(cls).protocol for cls in self.metrics}
+        return found | {metric_key(SPEED, self.track.name): self._speed_protocol()}
+
+    def specification(self) -> dict[str, Any]:
+        """What is sampled and resampled."""
+        return {
+            "clips": len(self.ids), "clips_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
+            "noise": "initial_noise(clip id, seed)", "scheduler": "uniform timesteps, Euler or DDIM",
+            "nfe": list(self.profile.nfe), "guidance": self.profile.guidance, "chunk": self.profile.chunk,
+            "bootstrap": self.bootstrap().model_dump(),
+        }  # fmt: skip
+
+    def bootstrap(self) -> Bootstrap:
+        from halign_bench.stats import bootstrap_signature
+
+        signature = bootstrap_signature(self.ids, self.identities, self.profile.replicates, BOOTSTRAP_SEED)
+        return Bootstrap(
+            replicates=self.profile.replicates, seed=BOOTSTRAP_SEED, clips=len(self.ids),
+            identities=len(set(self.identities)), sha256=signature,
+        )  # fmt: skip
+
+    def clip(self, index: int) -> Clip:
+        """Evaluation clip `index`, kept in memory as far as `KEEP_BYTES` go."""
+        if index in self._kept:
+            return self._kept[index]
+        clip = self.track.clip("eval", index)
+        if self._kept_bytes + clip.video.nbytes <= KEEP_BYTES:
+            self._kept[index] = clip
+            self._kept_bytes += clip.video.nbytes
+        return clip
+
+    def chunks(self) -> list[range]:
+        size, count = self.profile.chunk, len(self.ids)
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+    @property
+    def weight(self) -> float:
+        """Work of one cell's evaluation in network evaluations, for the time left."""
+        return len(self.ids) * (sum(self.profile.nfe) + len(self.profile.nfe) * SCORE_WEIGHT)
+
+    # One cell
+
+    def evaluate(
+        self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str
+    ) -> Evaluation:
+        """Samples into `folder` what is not there yet, then scores all of it.
+
+        active  noise level -> adapters that are on there
+        folder  of this cell alone: decoded chunks, each written atomically, so that a killed run goes on
+        Raises `Interrupted` at the next step once the user asked to stop.
+        """
+        result = Evaluation()
+        self._sample(active, seed, folder, progress, label)
+        started = time.perf_counter()
+        points = len(self.ids) * len(self.profile.nfe)
+        with progress.phase(f"{label}: score", points, points * SCORE_WEIGHT) as phase:
+            for nfe in self.profile.nfe:
+                self._score(nfe, seed, folder, phase, result)
+        result.score_seconds = time.perf_counter() - started
+        return result
+
+    def _sample(
+        self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str
+    ) -> None:
+        from halign_bench.sampling import initial_noise, sample
+
+        grid, guidance = self.profile.nfe, self.profile.guidance
+        with progress.phase(f"{label}: sample", len(self.ids) * sum(grid), len(self.ids) * sum(grid)) as phase:
+
+            def active_or_stop(t: float) -> Sequence[str]:
+                phase.check()  # called at every step, so Ctrl-C is answered within one
+                return active(t)
+
+            wanted = [(c, nfe) for c in range(len(self.chunks())) for nfe in grid]
+            missing = [(c, nfe) for c, nfe in wanted if self._read(folder, c, nfe, seed) is None]
+            found = set(wanted) - set(missing)
+            phase.already(sum(len(self.chunks()[c]) * nfe for c, nfe in found))
+            for number in sorted({c for c, _ in missing}):
+                clips = [self.clip(index) for index in self.chunks()[number]]
+                condition = self.backbone.condition(clips)
+                noise = initial_noise(self.backbone, [clip.id for clip in clips], seed)
+                if not self._warm:  # allocations and kernel choice of the first call are not the model's speed
+                    sample(self.backbone, condition, noise, nfe=2, guidance=guidance, active=active_or_stop)
+                    self._warm = True
+                for nfe in (nfe for c, nfe in missing if c == number):
+                    self._synchronise()
+                    started = time.perf_counter()
+                    latents = sample(
+                        self.backbone, condition, noise, nfe=nfe, guidance=guidance, active=active_or_stop
+                    )
+                    self._synchronise()
+                    seconds = time.perf_counter() - started
+                    self._write(folder, number, nfe, seed, self.backbone.decode(latents), seconds)
+                    phase.advance(len(clips) * nfe)
+
+    def _score(self, nfe: int, seed: int, folder: Path, phase: Any, result: Evaluation) -> None:
+        """Each extractor sees each clip once; every metric then reads what it gave."""
+        usable = [self._make(cls) for cls in self.metrics if not self._missing(cls)]
+        seconds = 0.0
+        for number, indices in enumerate(self.chunks()):
+            stored = self._read(folder, number, nfe, seed)
+            if stored is None:
+                raise OSError(f"{self._path(folder, number, nfe)}: sampled a moment ago and now missing or damaged")
+            videos, took = stored
+            seconds += took
+            result.sample_seconds += took
+            targets = [self.clip(index) for index in indices]
+            clips = [
+                Clip(target.id, target.identity, video, target.reference, target.audio, layout=target.layout)
+                for video, target in zip(videos, targets, strict=True)
+            ]
+            features = {
+                name: (list(self.extractors[name](clips, targets)), self._targets(name, number, targets))
+                for name in sorted({m.feature for m in usable if m.feature is not None})
+            }
+            for metric in usable:
+                theirs = features.get(metric.feature) if metric.feature is not None else None
+                for row, (clip, target) in enumerate(zip(clips, targets, strict=True)):
+                    ours, real = (theirs[0][row], theirs[1][row]) if theirs is not None else (None, None)
+                    metric.update(Scored(clip, target, ours, real))
+            phase.advance(len(clips))
+        point = nfe if len(self.profile.nfe) > 1 else None
+        for cls in self.metrics:
+            key, missing = self._key(cls, point), self._missing(cls)
+            if missing:
+                result.metrics[key] = MetricValue(
+                    value=None, n=0, unit=cls.unit, higher_is_better=cls.higher_is_better, bounds=cls.bounds,
+                    protocol=cls.recipe, reason=missing,
+                )  # fmt: skip
+        for metric in usable:
+            self._conclude(metric, self._key(type(metric), point), result, phase)
+        generated = len(self.ids) * self.backbone.frames / FPS
+        result.metrics[metric_key(SPEED, self.track.name, point)] = MetricValue(
+            value=seconds / generated, n=len(self.ids), unit="seconds per generated second", higher_is_better=False,
+            bounds=(0, None), protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}",
+        )  # fmt: skip
+
+    def _conclude(self, metric: Metric, key: str, result: Evaluation, phase: Any) -> None:
+        """The score with its interval, and what paired comparisons need: scores of clips, or replicates."""
+        import numpy as np
+
+        from halign_bench.stats import percentile_interval, resampled_means
+
+        scored = [not isinstance(value, Unscorable) for value in metric.values]
+        value = _finite_or_none(metric.compute())
+        draws = self._draws()
+        if metric.per_clip:
+            numbers = [float(v) if ok else None for v, ok in zip(metric.values, scored, strict=True)]
+            for clip_id, identity, raw, number in zip(self.ids, self.identities, metric.values, numbers, strict=True):
+                result.clips.append(ClipScore(clip_id, identity, key, number, raw.reason if number is None else None))
+            replicates = resampled_means(numbers, draws)
+        else:
+            resampled: list[float | None] = []
+            for draw in draws:
+                phase.check()
+                resampled.append(_finite_or_none(metric.compute(draw)) if value is not None else None)
+            result.replicates[key] = resampled
+            replicates = np.array([np.nan if number is None else number for number in resampled], float)
+        clusters = len({identity for identity, ok in zip(self.identities, scored, strict=True) if ok})
+        result.metrics[key] = MetricValue(
+            value=value, n=sum(scored), failed=metric.failures(), unit=metric.unit,
+            ci=percentile_interval(value, replicates, clusters, metric.bounds) if value is not None else None,
+            higher_is_better=metric.higher_is_better, bounds=metric.bounds, protocol=metric.protocol,
+            reason=metric.reason() if value is None else None,
+        )  # fmt: skip
+
+    # Small parts
+
+    def _draws(self) -> list[np.ndarray]:
+        from halign_bench.stats import bootstrap_indices
+
+        return bootstrap_indices(self.ids, self.identities, self.profile.replicates, BOOTSTRAP_SEED)
+
+    def _make(self, cls: type[Metric]) -> Metric:
+        return cls(self.extractors[cls.feature] if cls.feature is not None else None)
+
+    def _missing(self, cls: type[Metric]) -> str | None:
+        """Why this track cannot feed a metric, or None when it can."""
+        if cls.feature is None or cls.feature in self.extractors:
+            return None
+        return f"track {self.track.name} has no {cls.feature} extractor"
+
+    def _key(self, cls: type[Metric], nfe: int | None = None) -> str:
+        extractor = self.extractors.get(cls.feature) if cls.feature is not None else None
+        return metric_key(cls.name, extractor.name if extractor is not None else self.track.name, nfe)
+
+    def _speed_protocol(self) -> str:
+        return f"sampling alone, without decoding, {self.profile.chunk} clips together, first call excluded"
+
+    def _targets(self, feature: str, number: int, targets: Sequence[Clip]) -> list[Any]:
+        """Features of the real clips of a chunk, extracted once a run."""
+        key = (feature, number)
+        if key not in self._target_features:
+            self._target_features[key] = list(self.extractors[feature](targets, targets))
+        return self._target_features[key]
+
+    def _synchronise(self) -> None:
+        if self.backbone.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize(self.backbone.device)
+
+    # Decoded chunks on disk
+
+    def _path(self, folder: Path, number: int, nfe: int) -> Path:
+        return folder / f"nfe{nfe}-{number:05d}.npz"
+
+    def _stamp(self, number: int, nfe: int, seed: int) -> str:
+        return json.dumps([[self.ids[index] for index in self.chunks()[number]], nfe, seed])
+
+    def _write(self, folder: Path, number: int, nfe: int, seed: int, videos: np.ndarray, seconds: float) -> None:
+        import numpy as np
+
+        with atomic_path(self._path(folder, number, nfe)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, videos=videos, seconds=np.float64(seconds), stamp=np.str_(self._stamp(number, nfe, seed)))
+
+    def _read(self, folder: Path, number: int, nfe: int, seed: int) -> tuple[np.ndarray, float] | None:
+        """Videos and the seconds their sampling took; None when absent, damaged or of something else."""
+        import numpy as np
+
+        try:
+            with np.load(self._path(folder, number, nfe), allow_pickle=False) as stored:
+                videos, seconds, stamp = stored["videos"], float(stored["seconds"]), str(stored["stamp"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        if stamp != self._stamp(number, nfe, seed) or len(videos) != len(self.chunks()[number]):
+            return None
+        return videos, seconds
+
+    def remove(self, folder: Path) -> None:
+        """Deletes the decoded chunks of a finished cell, and nothing else."""
+        if not folder.is_dir():
+            return
+        for number in range(len(self.chunks())):
+            for nfe in self.profile.nfe:
+                self._path(folder, number, nfe).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: something of the user's is in it
+            folder.rmdir()
+
+
+SCORE_WEIGHT = 4.0  # of one clip, in network evaluations; only the estimate of the time left rests on it
+
+
+def device_name(device: str) -> str:
+    """What a speed was measured on: the GPU's name, or the processor's with the threads used."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    from halign_bench.environment import hardware
+
+    found = hardware()
+    return f"{found['processor'] or found['machine']}, {torch.get_num_threads()} threads"
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+__all__ = ["SPEED", "Evaluation", "Evaluator", "device_name"]

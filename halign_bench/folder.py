@@ -1,0 +1,175 @@
+"""The folder of a run: its lock, its protocol, its records, and what `--fresh` may delete."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halign_bench.errors import RequestError, RunLocked
+from halign_bench.results import Record, atomic_write, read_record, read_records
+
+if TYPE_CHECKING:
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.plan import Cell
+    from halign_bench.protocol import Protocol
+
+SCHEMA = "halign-bench/run/1"
+TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
+MADE_IN_CELLS = (  # by training and evaluation, relative to a cell's folder; * spans folders
+    "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*",
+    "train/*/adapters/*/pytorch_lora_weights.safetensors", "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt",
+)  # fmt: skip
+
+
+def cache_dir() -> Path:
+    """Where runs share what is addressed by its content: $HALIGN_CACHE, or the user's cache folder."""
+    if given := os.environ.get("HALIGN_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "halign-bench"
+
+
+class RunFolder:
+    """OUT: run.json (the protocol), records/, cells/ (training, samples), leaderboard.{json,md,csv}."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = path / "run.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second run off this folder. The lock is the kernel's: it ends with its process, however that ends."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunLocked(
+                f"--out {self.path}: another run is working there; wait for it or choose another folder"
+            ) from None
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise RequestError(f"--out {self.path}: cannot be used as a folder ({reason})") from None
+        try:
+            self._sweep()
+            yield
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""
+        for pattern in (".run.json.*.tmp", ".leaderboard.*.tmp", "records/.*.tmp", "cells/*-s*-*/eval/.nfe*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    # The protocol of the folder
+
+    def check_own(self) -> None:
+        """Refuses a folder whose tables somebody else made: they would be overwritten."""
+        if self.manifest.exists():
+            self._read_manifest()
+            return
+        for name in TABLES:
+            if (self.path / name).exists():
+                raise RequestError(f"--out {self.path}: its {name} was not made by a run here; choose another folder")
+
+    def claim(self, protocol: Protocol) -> None:
+        """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
+        document = self._read_manifest() if self.manifest.exists() else None
+        if document is None:
+            document = {
+                "schema": SCHEMA, "protocol_hash": protocol.sha256, "protocol": protocol.model_dump(mode="json")
+            }  # fmt: skip
+            atomic_write(self.manifest, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        elif document["protocol_hash"] != protocol.sha256:
+            differing = protocol.differences(document["protocol"])
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise RequestError(
+                f"--out {self.path} holds a run under another protocol ({'; '.join(differing[:3])}{more}): choose "
+                "another folder, or --fresh to replace it"
+            )
+
+    def _read_manifest(self) -> dict:
+        try:
+            document = json.loads(self.manifest.read_text(encoding="utf-8"))
+            if document["schema"] == SCHEMA and document["protocol_hash"] and isinstance(document["protocol"], dict):
+                return dict(document)
+        except OSError as problem:
+            raise RequestError(f"{self.manifest}: cannot be read ({problem.strerror or problem})") from None
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise RequestError(f"{self.manifest}: not a run of halign-bench; choose another --out")
+
+    # Cells
+
+    def record_path(self, cell: Cell) -> Path:
+        return self.path / "records" / f"{cell.name}.json"
+
+    def work(self, cell: Cell, cell_hash: str) -> Path:
+        """Of this cell with exactly this protocol and these numbers."""
+        return self.path / "cells" / f"{cell.name}-{cell_hash[:8]}"
+
+    def record(self, cell: Cell, cell_hash: str) -> Record | None:
+        """The record of this cell, done or failed; None when absent, damaged, or of other numbers."""
+        path = self.record_path(cell)
+        if not path.exists():
+            return None
+        try:
+            record = read_record(path)
+        except RequestError:
+            return None
+        beside = [path.parent / record.files[kind] for kind in ("clips", "bootstrap") if kind in record.files]
+        return record if all(file.exists() for file in beside) and record.cell_hash == cell_hash else None
+
+    # Tables
+
+    def write_tables(self) -> Leaderboard:
+        """From every record in the folder, also of methods that an earlier run added."""
+        from halign_bench.leaderboard import build
+
+        board = build(*read_records([self.path]))
+        current = self.path / "leaderboard.json"
+        if any(not (self.path / name).exists() for name in TABLES) or current.read_text("utf-8") != board.to_json():
+            board.write_all(self.path)
+        return board
+
+    # --fresh
+
+    def clear(self) -> None:
+        """Deletes what runs made here, file by file, and nothing else; the shared cache stays."""
+        if not self.manifest.exists():
+            return
+        self._read_manifest()
+        for path in (self.path / "records").glob("*.json"):
+            with contextlib.suppress(RequestError):
+                read_record(path)  # a file that is no record is somebody else's
+                for name in (path.name, f"{path.stem}.clips.parquet", f"{path.stem}.bootstrap.parquet"):
+                    path.with_name(name).unlink(missing_ok=True)
+        for cell in (self.path / "cells").glob("*-s*-*"):
+            clear_cell(cell)
+        for name in TABLES:
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "cells", self.path / "records"):
+            with contextlib.suppress(OSError):  # not empty: something of the user's is in it
+                folder.rmdir()
+        self.manifest.unlink()  # last, so that a kill on the way leaves a folder that is known to be ours
+
+
+def clear_cell(folder: Path, under: str = "") -> None:
+    """Deletes what training and evaluation made in a cell's folder (or only in `under` there), then empty folders."""
+    for root, _, files in os.walk(folder / under, topdown=False):
+        for name in files:
+            path = Path(root, name)
+            if any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in MADE_IN_CELLS):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            os.rmdir(root)
+
+
+__all__ = ["TABLES", "RunFolder", "cache_dir", "clear_cell"]

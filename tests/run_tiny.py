@@ -1,0 +1,144 @@
+"""The real command line with the tiny track and backbone, and methods that misbehave: a program for tests to start.
+
+    python tests/run_tiny.py run --methods sft --track tiny-scored --backbone tiny-dit --profile tiny …
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tiny import TinyBackbone, TinyTrack
+
+from halign_bench import protocol
+from halign_bench.batch import error
+from halign_bench.method import AlignmentMethod, LossOutput, Stage
+from halign_bench.registry import register
+from halign_bench.track import Clip, Unscorable
+
+TINY = protocol.Profile(
+    name="tiny", summary="for tests", prompts=8, candidates=2, preference_nfe=2, samples=32, batch_size=8,
+    learning_rate=3e-2, rank=4, eval_clips=8, nfe=(4, 2), replicates=50, chunk=4,
+)  # fmt: skip
+protocol.PROFILES["tiny"] = TINY  # type: ignore[index]
+
+
+class Pixels:
+    name = "tiny"
+    protocol = "mean colours of quadrants"
+
+    def __init__(self, per_frame: bool) -> None:
+        self.per_frame = per_frame
+        self.seen: list[str] = []
+
+    def __call__(self, clips: Sequence[Clip], conditions: Sequence[Clip]) -> list[Any]:
+        self.seen += [clip.id for clip in clips]
+        return [self.features(clip) for clip in clips]
+
+    def features(self, clip: Clip) -> Any:
+        if self.per_frame and clip.id.endswith("3"):
+            return Unscorable("a clip that the extractor cannot read")
+        frames, height, width, _ = clip.video.shape
+        quadrants = clip.video.reshape(frames, 2, height // 2, 2, width // 2, 3).mean(axis=(2, 4)).reshape(frames, 12)
+        return quadrants / 255 if self.per_frame else quadrants.mean(axis=0, keepdims=True) / 255
+
+
+@register
+class ScoredTrack(TinyTrack):
+    """The tiny track with two extractors, so that scores of sets are measured too."""
+
+    name = "tiny-scored"
+
+    def extractors(self, device: str = "cpu") -> Mapping[str, Any]:
+        self.made = {"image": Pixels(per_frame=True), "video": Pixels(per_frame=False)}
+        return self.made
+
+
+class Trains(AlignmentMethod):
+    paper = "none"
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage(self.name, "winners"),)
+
+
+@register
+class Explodes(Trains):
+    """Its loss leaves the finite numbers."""
+
+    name = "explodes"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target) * float("nan"))
+
+
+@register
+class Slow(Trains):
+    """Takes SLOW seconds a step."""
+
+    name = "slow"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+
+
+@register
+class Breaks(Trains):
+    """Raises, as a method with a bug does; not when the variable BREAKS is "no"."""
+
+    name = "breaks"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        if os.environ.get("BREAKS") != "no":
+            raise ZeroDivisionError("a bug in the method")
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+
+
+def watch_for_kill() -> None:
+    """KILL_AFTER=n: SIGKILL to this process when it is about to rename the n+1st file into place."""
+    if "KILL_AFTER" not in os.environ:
+        return
+    left = int(os.environ["KILL_AFTER"])
+    replace = os.replace
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        replace(*arguments, **named)
+
+    os.replace = counted  # type: ignore[assignment]
+
+
+register(TinyBackbone)
+
+
+
+def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -> None:
+    """Runs the command line in this process, with its output in the files `said`.out and .err."""
+    from halign_bench.cli import main
+
+    os.environ.update(environment)
+    for number, suffix in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    watch_for_kill()
+    code = main(list(arguments))
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    from halign_bench.cli import main
+
+    watch_for_kill()
+    sys.exit(main(sys.argv[1:]))
