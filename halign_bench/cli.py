@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from halign_bench import __version__, registry
-from halign_bench.errors import HalignError, PluginError, RequestError
+from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
+FORMATS = ("table", "md", "csv", "json")
+STAGES = ("codec", "corpus", "base", "all")
 UsageError = typer.BadParameter.__bases__[0]  # typer exports only this child of it; in some versions click is its own
 
 app = typer.Typer(
@@ -118,6 +121,87 @@ def run(
         overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
     )  # fmt: skip
     return run_benchmark(request)
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  halign-bench leaderboard runs/latest
+  halign-bench leaderboard runs/a runs/b --format md --out table.md"""
+)
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or records.", metavar="RUN…")],
+    format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.", metavar="NAME")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
+) -> int:
+    """Make the table of one or several runs again; their protocols must be the same."""
+    if format_ not in FORMATS:
+        raise RequestError(registry.unknown("--format", format_, FORMATS))
+    from rich.console import Console
+
+    from halign_bench.leaderboard import build
+    from halign_bench.results import atomic_write, read_records
+
+    board = build(*read_records(runs))
+    if format_ == "table":
+        buffer = io.StringIO()
+        board.print(Console() if out is None else Console(file=buffer, width=100))
+        text = buffer.getvalue()
+    else:
+        text = {"md": board.to_markdown, "csv": board.to_csv, "json": board.to_json}[format_]()
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(out, text)
+        except OSError as problem:
+            raise RequestError(f"--out {out}: cannot be written ({problem.strerror or problem})") from None
+    else:
+        print(text, end="")
+    return 0
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  halign-bench pretrain --out base/
+  halign-bench pretrain --out trial/ --steps 500 --seed 1"""
+)
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; the same one again goes on.", metavar="DIR")],
+    stage: Annotated[str, typer.Option(help=f"How far: {', '.join(STAGES)}.", metavar="NAME")] = "all",
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of the base, instead of the recipe's.", min=1, metavar="N")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0, metavar="N")] = 0,
+) -> int:
+    """Train the embedded base `puppet-dit` again from nothing; takes hours, can be interrupted."""
+    if stage not in STAGES:
+        raise RequestError(registry.unknown("--stage", stage, STAGES))
+    from rich.console import Console
+
+    from halign_bench import pretrain as training
+    from halign_bench.progress import Progress, Stop
+
+    recipe = training.Recipe(seed=seed, **({} if steps is None else {"steps": steps}))
+    with contextlib.ExitStack() as phases, Stop().listening() as stop:
+        progress = Progress(Console(stderr=True), stop)
+        current: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int, numbers: dict[str, float]) -> None:
+            if label not in current:
+                phases.close()
+                current.clear()
+                current[label] = phases.enter_context(progress.phase(label, total))
+            current[label](done, total)
+
+        try:
+            made = training.main(out, recipe, stage=stage, report=report)
+        except Interrupted:
+            raise Interrupted(f"interrupted; the same command goes on from what is kept in {out}") from None
+    print(made)
+    return 0
 
 
 @app.command(
