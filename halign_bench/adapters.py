@@ -137,8 +137,8 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
 def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:
     """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each adapter, loadable by diffusers.
 
-    `transformer.load_lora_adapter("folder/NAME", prefix=None)` reads it; the keys are peft's, the
-    LoRA's rank and alpha are in the file's metadata. Appears at once or not at all.
+    `transformer.load_lora_adapter("folder/NAME", prefix=None, use_safetensors=True)` reads it; the keys
+    are peft's, the LoRA's rank and alpha are in the file's metadata. Appears at once or not at all.
     """
     import json
 

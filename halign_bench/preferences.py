@@ -117,7 +117,7 @@ class PreferenceSet:
         train = scores[: self.n_train]
         train = train[np.isfinite(train)]
         spread = float(train.std()) if len(train) else 0.0
-        if spread == 0.0:  # all alike: nobody is ahead of anybody
+        if spread <= 1e-9 * float(np.abs(train).max(initial=0.0)):  # all alike but for rounding: nobody is ahead
             return np.where(np.isfinite(scores), 0.0, np.nan)
         return (scores - train.mean()) / spread
 

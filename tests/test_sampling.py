@@ -1,0 +1,154 @@
+"""Sampling: common noise, exact counts of network evaluations, correct integrators."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_adapters import attach
+from tiny import TinyBackbone, TinyTrack
+
+from halign_bench.backbone import Backbone
+from halign_bench.errors import RequestError
+from halign_bench.sampling import initial_noise, sample, timesteps
+
+
+@pytest.fixture(scope="module")
+def condition():
+    backbone, track = TinyBackbone(), TinyTrack()
+    return backbone.condition([track.clip("prompts", i) for i in range(4)])
+
+
+def test_noise_depends_on_clip_and_seed_alone():
+    backbone = TinyBackbone()
+    ids = ["a", "b", "c"]
+    together = initial_noise(backbone, ids, seed=1)
+    torch.manual_seed(123)
+    assert torch.equal(initial_noise(backbone, ids[::-1], seed=1), together.flip(0))
+    assert torch.equal(initial_noise(backbone, ["b"], seed=1)[0], together[1])
+    assert not torch.equal(initial_noise(backbone, ids, seed=2), together)
+    assert together.shape == (3, *backbone.latent_shape())
+    many = initial_noise(backbone, [str(i) for i in range(200)], seed=0)
+    assert abs(float(many.mean())) < 0.02 and abs(float(many.std()) - 1) < 0.02
+
+
+@pytest.mark.parametrize(("nfe", "guidance"), [(1, 1.0), (7, 1.0), (2, 3.0), (8, 0.5)])
+def test_exactly_as_many_network_evaluations_as_asked_for(condition, nfe, guidance):
+    backbone = TinyBackbone()
+    noise = initial_noise(backbone, list("abcd"), 0)
+    sample(backbone, condition, noise, nfe=nfe, guidance=guidance, batch_size=3)
+    assert backbone.forwards == nfe * 4
+
+
+def test_an_nfe_that_does_not_come_out_even_is_refused(condition):
+    backbone = TinyBackbone()
+    noise = initial_noise(backbone, list("abcd"), 0)
+    with pytest.raises(RequestError, match="even"):
+        sample(backbone, condition, noise, nfe=5, guidance=2.0)
+    with pytest.raises(RequestError, match="at least one"):
+        sample(backbone, condition, noise, nfe=0)
+
+
+def test_batch_composition_does_not_matter(condition):
+    backbone = TinyBackbone()
+    noise = initial_noise(backbone, list("abcd"), 0)
+    reports = []
+    whole = sample(backbone, condition, noise, nfe=4)
+    parts = sample(
+        backbone, condition, noise, nfe=4, batch_size=3, progress=lambda done, total: reports.append((done, total))
+    )
+    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
+    assert torch.equal(whole, sample(backbone, condition, noise, nfe=4))
+    assert reports == [(3, 4), (4, 4)]
+    assert whole.requires_grad is False and whole.dtype == torch.float32
+
+
+def test_guidance_extrapolates_from_the_unconditional_branch(condition):
+    backbone = TinyBackbone()
+    noise = initial_noise(backbone, list("abcd"), 0)
+    plain = sample(backbone, condition, noise, nfe=1)
+    empty = sample(backbone, backbone.unconditional(condition), noise, nfe=1)
+    assert not torch.allclose(plain, empty)
+    torch.testing.assert_close(
+        sample(backbone, condition, noise, nfe=2, guidance=3.0), empty + 3 * (plain - empty), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_adapters_are_on_only_where_the_method_says(condition):
+    backbone = TinyBackbone()
+    attach(backbone, "high", 1)
+    attach(backbone, "low", 50)
+    noise = initial_noise(backbone, list("abcd"), 0)
+    asked = []
+
+    def active(t):
+        asked.append(t)
+        return ["high"] if t > 0.5 else ["low"]
+
+    result = sample(backbone, condition, noise, nfe=2, active=active)
+    assert asked == [1.0, 0.5]
+    x = noise
+    for t, name in ((1.0, "high"), (0.5, "low")):
+        with torch.no_grad(), backbone.adapters([name]):
+            x = x - 0.5 * backbone.predict(x, torch.full((4,), t), condition)
+    assert torch.equal(result, x)
+    base = sample(TinyBackbone(), condition, noise, nfe=2)
+    with backbone.adapters(["high"]):  # None is the base, whatever happens to be active around it
+        assert torch.equal(sample(backbone, condition, noise, nfe=2), base)
+
+
+@given(steps=st.integers(1, 200), shift=st.floats(0.1, 20))
+def test_grid_runs_from_noise_to_clean(steps, shift):
+    grid = timesteps(steps, shift)
+    assert len(grid) == steps + 1 and grid[0] == pytest.approx(1) and grid[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise(grid))
+    if shift == 1:
+        assert grid == pytest.approx([1 - i / steps for i in range(steps + 1)])
+
+
+class Known(Backbone):
+    """Knows the one clean latent there is, so every step's right answer is known."""
+
+    name, device = "known", "cpu"
+    clean = torch.full((1, 2, 2, 2), 0.7)
+
+    def __init__(self, parameterisation) -> None:
+        self.parameterisation = parameterisation
+
+    def alpha_sigma(self, t):
+        if self.parameterisation == "flow":
+            return super().alpha_sigma(t)
+        return torch.cos(t * 1.5), torch.sin(t * 1.5)
+
+    def adapters(self, active):
+        import contextlib
+
+        return contextlib.nullcontext()
+
+    def predict(self, x_t, t, condition):
+        alpha, sigma = (w.view(-1, 1, 1, 1, 1) for w in self.alpha_sigma(t))
+        noise = (x_t - alpha * self.clean) / sigma
+        return self.target(self.clean.expand_as(x_t), noise, t)
+
+
+@pytest.mark.parametrize("parameterisation", ["flow", "epsilon", "v"])
+@pytest.mark.parametrize("nfe", [1, 5])
+def test_a_perfect_network_leads_to_the_clean_latent(parameterisation, nfe):
+    backbone = Known(parameterisation)
+    noise = torch.randn(3, 1, 2, 2, 2)
+    start = noise if parameterisation == "flow" else None
+    if start is None:  # alpha(1) > 0 here: begin on the marginal that the network was told
+        alpha, sigma = backbone.alpha_sigma(torch.ones(1))
+        start = alpha * backbone.clean + sigma * noise
+    result = sample(backbone, {}, start, nfe=nfe)
+    torch.testing.assert_close(result, backbone.clean.expand_as(result), rtol=1e-3, atol=1e-3)
+
+
+def test_an_epsilon_model_without_signal_at_the_start_is_refused():
+    backbone = Known("epsilon")
+    backbone.alpha_sigma = lambda t: (1 - t, t)
+    with pytest.raises(RequestError, match="epsilon model"):
+        sample(backbone, {}, torch.randn(1, 1, 2, 2, 2), nfe=2)
