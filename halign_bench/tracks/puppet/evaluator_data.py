@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,8 @@ def traits(who: Identity) -> np.ndarray:
     """What identifies a person, `[23]`, each about in [0, 1]."""
     style = np.eye(5)[who.hair_style]
     colours = np.concatenate([who.skin, who.hair, who.clothes, who.wall]) / 255
-    rest = [(who.head_size[0] - 8.6) / 1.8, (who.head_size[1] - 10.6) / 1.6, who.eye_gap - 3.6, who.brows / 1.4, who.glasses, who.beard]  # fmt: skip
-    return np.concatenate([colours, style, rest[:-2], np.array(rest[-2:], float)]).astype(np.float32)
+    head = [(who.head_size[0] - 8.6) / 1.8, (who.head_size[1] - 10.6) / 1.6, who.eye_gap - 3.6, who.brows / 1.4]
+    return np.concatenate([colours, style, head, [float(who.glasses), float(who.beard)]]).astype(np.float32)
 
 
 def long_clip(split: str, i: int) -> dict[str, np.ndarray]:
@@ -51,13 +52,21 @@ def long_clip(split: str, i: int) -> dict[str, np.ndarray]:
     }
 
 
-def perturbed_frame(made: Take, frame: int, rng: np.random.Generator, jitter: tuple[float, float], gone: tuple[int, int]) -> dict[str, np.ndarray]:  # fmt: skip
+def perturbed_frame(
+    made: Take, frame: int, rng: np.random.Generator, jitter: tuple[float, float], gone: tuple[int, int]
+) -> dict[str, np.ndarray]:
     """One frame whose hands have joints displaced by `jitter` pixels and `gone` fingers not drawn, a hand each."""
     motion = made.motion.take(np.array([frame]))
     noise = rng.standard_normal((1, 2, 21, 2)) * np.array(jitter)[None, :, None, None]
     drawn = motion.hands + noise
     kept = [tuple(sorted(rng.choice(5, 5 - g, replace=False).tolist())) for g in gone]
-    video = render(made.identity, replace(motion, hands=drawn), made.script.at_frames(made.frames)[[frame]], SIDE, (kept[0], kept[1]))
+    video = render(
+        made.identity,
+        replace(motion, hands=drawn),
+        made.script.at_frames(made.frames)[[frame]],
+        SIDE,
+        (kept[0], kept[1]),
+    )
     return {
         "frame": video[0],
         "asked": motion.hands[0].astype(np.float32),
@@ -111,12 +120,15 @@ def chunks(split: str, kind: str, count: int, folder: Path) -> Iterator[Path]:
             rows = [MAKERS[kind](split, i) for i in range(start, stop)]
             part = path.with_suffix(".part")
             with part.open("wb") as stream:
-                np.savez(stream, **{key: np.stack([row[key] for row in rows]) for key in rows[0]})
+                arrays: dict[str, Any] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+                np.savez(stream, **arrays)
             os.replace(part, path)
         yield path
 
 
-def load(split: str, kind: str, count: int, folder: Path, tick: Callable[[int], None] = lambda n: None) -> dict[str, np.ndarray]:
+def load(
+    split: str, kind: str, count: int, folder: Path, tick: Callable[[int], None] = lambda n: None
+) -> dict[str, np.ndarray]:
     """All arrays of `count` items, `[count, ...]` by name."""
     whole: dict[str, np.ndarray] = {}
     at = 0

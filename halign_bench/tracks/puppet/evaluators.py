@@ -24,8 +24,12 @@ from halign_bench.tracks.puppet import nets
 WEIGHTS = Path(__file__).parents[2] / "weights" / "puppet"
 NAMES = ("evaluators.safetensors", "evaluators.json")
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "sync": nets.SyncNet, "hands": nets.HandNet, "identity": nets.IdentityNet, "frame": nets.FrameNet, "clip": nets.ClipNet,
-}  # fmt: skip
+    "sync": nets.SyncNet,
+    "hands": nets.HandNet,
+    "identity": nets.IdentityNet,
+    "frame": nets.FrameNet,
+    "clip": nets.ClipNet,
+}
 
 
 def frames_of(video: np.ndarray, device: str = "cpu") -> Tensor:
@@ -53,7 +57,7 @@ def mouth_crops(frames: Tensor, nose: Tensor, neck: Tensor) -> Tensor:
 
 
 def hand_crops(frames: Tensor, centres: Tensor) -> Tensor:
-    """`[2 T, 3, 28, 28]`: left and right of each frame in turn, the right one mirrored, around `centres` `[T, 2, 2]`."""
+    """`[2 T, 3, 28, 28]`: each frame's left and right, the right one mirrored, around `centres` `[T, 2, 2]`."""
     crops = nets.crop(frames.repeat_interleave(2, 0), centres.flatten(0, 1), nets.HAND_SIDE, nets.HAND_SIDE)
     crops[1::2] = crops[1::2].flip(-1)
     return crops
@@ -73,7 +77,9 @@ class _Puppet:
 
     def __init__(self, modules: dict[str, nn.Module], sha256: str, device: str) -> None:
         self.nets, self.device = modules, device
-        self.protocol = f"{self.recipe}; weights sha256 {sha256}; frames resized to {nets.SIDE}x{nets.SIDE}, RGB in [0, 1]"
+        self.protocol = (
+            f"{self.recipe}; weights sha256 {sha256}; frames resized to {nets.SIDE}x{nets.SIDE}, RGB in [0, 1]"
+        )
 
     @torch.inference_mode()
     def __call__(self, clips: Sequence[Clip], conditions: Sequence[Clip]) -> list[Any]:
@@ -135,8 +141,10 @@ class SyncExtractor(_Puppet):
 class HandExtractor(_Puppet):
     """dict(keypoints [T, 2, 21, 2] pixels of the clip, confidence [T, 2, 21] in [0, 1], expected bool [T, 2])."""
 
-    recipe = ("HandNet, 28x28 around the hand's box in the condition's skeleton; confidence = lesser of both axes' largest "
-              "SimCC bin over that of a clean joint's target; expected = half of the joints visible")  # fmt: skip
+    recipe = (
+        "HandNet, 28x28 around the hand's box in the condition's skeleton; confidence = lesser of both axes' "
+        "largest SimCC bin over that of a clean joint's target; expected = half of the joints visible"
+    )
 
     def features(self, clip: Clip, condition: Clip) -> Any:
         total = len(clip.video)
@@ -146,14 +154,20 @@ class HandExtractor(_Puppet):
         assert condition.layout is not None
         hands = torch.stack([skeleton[:, rows] for rows in condition.layout.hands], 1)  # [T, 2, 21, 3]
         centres = nets.hand_centre(hands[..., :2])
-        joints, confidence = nets.read_hands(*self.nets["hands"](hand_crops(frames_of(clip.video, self.device), centres)))
+        joints, confidence = nets.read_hands(
+            *self.nets["hands"](hand_crops(frames_of(clip.video, self.device), centres))
+        )
         joints, confidence = joints.view(total, 2, 21, 2), confidence.view(total, 2, 21)
         joints[:, 1, :, 0] = nets.HAND_SIDE - joints[:, 1, :, 0]
         height, width = clip.video.shape[1:3]
         scale = torch.tensor([width, height], device=self.device) / nets.SIDE
         joints = (joints + centres[:, :, None] - nets.HAND_SIDE / 2) * scale
         expected = (hands[..., 2] > 0.5).float().mean(-1) >= 0.5
-        return {"keypoints": joints.cpu().numpy(), "confidence": confidence.cpu().numpy(), "expected": expected.cpu().numpy()}
+        return {
+            "keypoints": joints.cpu().numpy(),
+            "confidence": confidence.cpu().numpy(),
+            "expected": expected.cpu().numpy(),
+        }
 
 
 class IdentityExtractor(_Puppet):
@@ -168,8 +182,12 @@ class IdentityExtractor(_Puppet):
 
 
 EXTRACTORS: dict[str, type[_Puppet]] = {
-    "image": ImageExtractor, "video": VideoExtractor, "sync": SyncExtractor, "hands": HandExtractor, "identity": IdentityExtractor,
-}  # fmt: skip
+    "image": ImageExtractor,
+    "video": VideoExtractor,
+    "sync": SyncExtractor,
+    "hands": HandExtractor,
+    "identity": IdentityExtractor,
+}
 
 
 def wrap(modules: dict[str, nn.Module], sha256: str, device: str = "cpu") -> dict[str, Extractor]:
@@ -190,7 +208,9 @@ def load(device: str = "cpu", folder: Path = WEIGHTS) -> dict[str, Extractor]:
     try:
         content, stated = weights.read_bytes(), json.loads(card.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"evaluator weights cannot be read from {folder}: {error}; reinstall halign-bench") from error
+        raise RequestError(
+            f"evaluator weights cannot be read from {folder}: {error}; reinstall halign-bench"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != stated:
         raise RequestError(

@@ -58,7 +58,8 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (60.0, 7600.0)), MELS + 2)
+        low_mel, high_mel = (2595 * np.log10(1 + f / 700) for f in (60.0, 7600.0))
+        mel = np.linspace(low_mel, high_mel, MELS + 2)
         edges = 700 * (10 ** (mel / 2595) - 1)
         bins = np.linspace(0, SAMPLE_RATE / 2, 257)
         low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -82,7 +83,9 @@ class SyncNet(nn.Module):
         self.frames = _convs((3, 24, 3, 1), (24, 48, 3, 2), (48, 48, 3, 1), (48, 48, 3, 2))
         self.squeeze = nn.Sequential(nn.Linear(48 * 25, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU())
         self.lips = nn.Sequential(
-            nn.Conv1d(64, 128, SYNC_WINDOW, bias=False), nn.BatchNorm1d(128), nn.ReLU(), nn.Conv1d(128, width, 1))  # fmt: skip
+            nn.Conv1d(64, 128, SYNC_WINDOW, bias=False), nn.BatchNorm1d(128), nn.ReLU(),
+            nn.Conv1d(128, width, 1),
+        )  # fmt: skip
         # Receptive field 20 steps of 10 ms, stride 4: one vector a window, without looking beyond it.
         self.voice = nn.Sequential(
             nn.Conv1d(MELS, 64, 4, 2, bias=False), nn.BatchNorm1d(64), nn.ReLU(),
