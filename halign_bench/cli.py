@@ -20,7 +20,8 @@ from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
 FORMATS = ("table", "md", "csv", "json")
 STAGES = ("codec", "corpus", "base", "all")
-UsageError = typer.BadParameter.__bases__[0]  # typer exports only this child of it; in some versions click is its own
+# typer exports only this child of it, and is with or without click as its version has it.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing rich for it would triple the time to an answer
