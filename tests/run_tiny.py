@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from tiny import TinyBackbone, TinyTrack
 
 from halign_bench import protocol
