@@ -21,11 +21,11 @@ def failed(kind: registry.Kind, cls: type) -> set[str]:
     return {check.name for check in check_class(kind, cls) if check.status == "failed"}
 
 
-OURS = [(kind, name) for kind in ("method", "metric") for name in registry.names(kind)]
+OURS = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), OURS, ids=[name for _, name in OURS])
-def test_our_methods_and_metrics_conform(kind, name):
+def test_our_plugins_conform(kind, name):
     checks = check_plugin(kind, name)
     assert [check for check in checks if check.status == "failed"] == []
     assert sum(check.status == "passed" for check in checks) >= 6

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import halign_bench
 from halign_bench import registry
 from halign_bench.errors import PluginError
 from halign_bench.method import AlignmentMethod
@@ -184,4 +183,4 @@ def test_listing_names_imports_no_plugin():
         "plugins = ('halign_bench.methods.', 'halign_bench.metrics.', 'halign_bench.tracks.', 'torch'); "
         "loaded = [name for name in sys.modules if name.startswith(plugins)]; assert not loaded, loaded"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(halign_bench.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True)
