@@ -387,3 +387,53 @@ def test_wilson_interval_against_known_values():
     assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == pytest.approx(1)
     with pytest.raises(ValueError):
         wilson(0, 0)
+
+
+SHARED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_training import DPO, SPEC, TinyBackbone, preferences, train
+folder = Path(sys.argv[1])
+train(DPO(), TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "shared")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(tmp_path):
+    same, alone = preferences(tmp_path / "cache"), TinyBackbone()
+    expected = train(DPO(), alone, same, SPEC, 3, tmp_path / "alone")
+    (tmp_path / "shared.py").write_text(SHARED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, str(tmp_path / "shared.py"), str(tmp_path)], env=environment, check=True, timeout=900)
+    shared = TinyBackbone()
+    load_adapters(shared.denoiser, tmp_path / "shared" / "adapters")
+    torch.testing.assert_close(weights(shared), weights(alone), rtol=1e-2, atol=2e-3)
+    log = [json.loads(line) for line in (tmp_path / "shared" / "train.jsonl").read_text().splitlines()]
+    assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in log_of(expected)], abs=1e-3)
+
+
+def test_bf16_autocast_keeps_the_adapters_and_the_errors_in_fp32():
+    # In a process of its own: accelerate fixes the precision once a process.
+    script = """
+import tempfile, torch
+from pathlib import Path
+from test_training import DPO, SPEC, TinyBackbone, log_of, preferences, train, weights
+folder, backbone = Path(tempfile.mkdtemp()), TinyBackbone()
+seen = []
+predict = backbone.predict
+def watched(*inputs):
+    prediction = predict(*inputs)
+    seen.append(prediction.dtype)
+    return prediction
+backbone.predict = watched
+spec = SPEC.model_copy(update={"precision": "bf16", "samples": 16})
+result = train(DPO(), backbone, preferences(folder), spec, 0, folder / "train")
+assert result.status == "done" and torch.bfloat16 in seen, set(seen)
+assert weights(backbone).dtype == torch.float32
+assert abs(log_of(result)[0]["loss"] - 0.693147) < 1e-6
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=600)
