@@ -16,8 +16,8 @@ WINDOW, SIGMA = 11, 1.5
 def ssim(video: np.ndarray, target: np.ndarray) -> float:
     """Mean SSIM in [-1, 1] over frames, pixels and colours of uint8 videos `[T, H, W, C]` (Wang et al. 2004).
 
-    Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, only where the window fits into the frame. Raises
-    ValueError when shapes differ or a frame is smaller than the window.
+    Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, frames reflected at their borders, as in torchmetrics 1.9
+    (scikit-image leaves the borders out). Raises ValueError when shapes differ or a frame is smaller than the window.
 
     >>> noise = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     >>> ssim(noise, noise)
@@ -35,10 +35,11 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """Gaussian window over axes 1 and 2 of `[T, H, W, C]`, valid positions only."""
+    """Gaussian window over axes 1 and 2 of `[T, H, W, C]`."""
     taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
     taps /= taps.sum()
-    height, width = x.shape[1] - WINDOW + 1, x.shape[2] - WINDOW + 1
+    height, width, border = x.shape[1], x.shape[2], WINDOW // 2
+    x = np.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")
     x = sum(tap * x[:, k : k + height] for k, tap in enumerate(taps))
     return sum(tap * x[:, :, k : k + width] for k, tap in enumerate(taps))
 
@@ -52,7 +53,7 @@ class SSIM(PerClipMetric):
     higher_is_better = True
     bounds = (-1, 1)
     summary = "structural similarity with the real clip"
-    recipe = "mean over frames, RGB, Gaussian window 11×11 σ 1.5, K1 0.01, K2 0.03, valid positions"
+    recipe = "mean over frames, RGB, Gaussian window 11×11 σ 1.5, K1 0.01, K2 0.03, reflected borders"
 
     def measure(self, scored: Scored) -> float | Unscorable:
         if min(scored.clip.video.shape[1:3]) < WINDOW:

@@ -143,6 +143,7 @@ def test_differences_without_spread():
     assert shifted.p == pytest.approx(2**-7) and shifted.ci == (0.5, 0.5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
 def test_holm_is_monotone_and_between_raw_and_bonferroni(p_values):
     adjusted = holm(p_values)
@@ -164,7 +165,7 @@ def test_no_ranks_where_nothing_is_told_apart_or_a_method_was_not_tested():
     assert significance_ranks("abc", {("a", "b"): True, ("b", "a"): False}) == {"a": 1, "b": 2, "c": None}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8))
 def test_pareto_front_is_not_empty_and_nothing_beats_it(rows):
     front = pareto_front(rows, [True, False])
