@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.metric import Metric, Scored
-from halign_bench.results import Bootstrap, ClipScore, MetricValue, atomic_path, metric_key
+from halign_bench.results import Bootstrap, ClipScore, MetricValue, metric_key
+from halign_bench.samples import SampleStore
 from halign_bench.track import FPS, Clip, Track, Unscorable
 
 if TYPE_CHECKING:
@@ -118,6 +117,18 @@ class Evaluator:
 
     # One cell
 
+    def provide(self, folder: Path, nfe: int, seed: int, video: Callable[[int], np.ndarray]) -> None:
+        """Puts given videos (evaluation clip -> uint8 `[T, H, W, 3]`) where `evaluate` would put its samples."""
+        import numpy as np
+
+        store = self._store(folder, seed)
+        for number, indices in enumerate(self.chunks()):
+            store.write(number, nfe, np.stack([video(index) for index in indices]), math.nan)
+
+    def remove(self, folder: Path) -> None:
+        """Deletes the decoded samples of a finished cell, and nothing else."""
+        self._store(folder, 0).remove(self.profile.nfe)
+
     def evaluate(
         self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str
     ) -> Evaluation:
@@ -128,17 +139,18 @@ class Evaluator:
         Raises `Interrupted` at the next step once the user asked to stop.
         """
         result = Evaluation()
-        self._sample(active, seed, folder, progress, label)
+        store = self._store(folder, seed)
+        self._sample(active, store, progress, label)
         started = time.perf_counter()
         points = len(self.ids) * len(self.profile.nfe)
         with progress.phase(f"{label}: score", points, points * SCORE_WEIGHT) as phase:
             for nfe in self.profile.nfe:
-                self._score(nfe, seed, folder, phase, result)
+                self._score(nfe, store, phase, result)
         result.score_seconds = time.perf_counter() - started
         return result
 
     def _sample(
-        self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str
+        self, active: Callable[[float], Sequence[str]], store: SampleStore, progress: Progress, label: str
     ) -> None:
         from halign_bench.sampling import initial_noise, sample
 
@@ -150,13 +162,13 @@ class Evaluator:
                 return active(t)
 
             wanted = [(c, nfe) for c in range(len(self.chunks())) for nfe in grid]
-            missing = [(c, nfe) for c, nfe in wanted if self._read(folder, c, nfe, seed) is None]
+            missing = [(c, nfe) for c, nfe in wanted if store.read(c, nfe) is None]
             found = set(wanted) - set(missing)
             phase.already(sum(len(self.chunks()[c]) * nfe for c, nfe in found))
             for number in sorted({c for c, _ in missing}):
                 clips = [self.clip(index) for index in self.chunks()[number]]
                 condition = self.backbone.condition(clips)
-                noise = initial_noise(self.backbone, [clip.id for clip in clips], seed)
+                noise = initial_noise(self.backbone, [clip.id for clip in clips], store.seed)
                 if not self._warm:  # allocations and kernel choice of the first call are not the model's speed
                     sample(self.backbone, condition, noise, nfe=2, guidance=guidance, active=active_or_stop)
                     self._warm = True
@@ -168,20 +180,19 @@ class Evaluator:
                     )
                     self._synchronise()
                     seconds = time.perf_counter() - started
-                    self._write(folder, number, nfe, seed, self.backbone.decode(latents), seconds)
+                    store.write(number, nfe, self.backbone.decode(latents), seconds)
                     phase.advance(len(clips) * nfe)
 
-    def _score(self, nfe: int, seed: int, folder: Path, phase: Any, result: Evaluation) -> None:
+    def _score(self, nfe: int, store: SampleStore, phase: Any, result: Evaluation) -> None:
         """Each extractor sees each clip once; every metric then reads what it gave."""
         usable = [self._make(cls) for cls in self.metrics if not self._missing(cls)]
         seconds = 0.0
         for number, indices in enumerate(self.chunks()):
-            stored = self._read(folder, number, nfe, seed)
+            stored = store.read(number, nfe)
             if stored is None:
-                raise OSError(f"{self._path(folder, number, nfe)}: sampled a moment ago and now missing or damaged")
+                raise OSError(f"{store.path(number, nfe)}: sampled a moment ago and now missing or damaged")
             videos, took = stored
             seconds += took
-            result.sample_seconds += took
             targets = [self.clip(index) for index in indices]
             clips = [
                 Clip(target.id, target.identity, video, target.reference, target.audio, layout=target.layout)
@@ -207,10 +218,14 @@ class Evaluator:
                 )  # fmt: skip
         for metric in usable:
             self._conclude(metric, self._key(type(metric), point), result, phase)
+        sampled = math.isfinite(seconds)
+        result.sample_seconds += seconds if sampled else 0.0
         generated = len(self.ids) * self.backbone.frames / FPS
         result.metrics[metric_key(SPEED, self.track.name, point)] = MetricValue(
-            value=seconds / generated, n=len(self.ids), unit="seconds per generated second", higher_is_better=False,
-            bounds=(0, None), protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}",
+            value=seconds / generated if sampled else None, n=len(self.ids) if sampled else 0,
+            unit="seconds per generated second", higher_is_better=False, bounds=(0, None),
+            protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}",
+            reason=None if sampled else "the videos were given, not sampled",
         )  # fmt: skip
 
     def _conclude(self, metric: Metric, key: str, result: Evaluation, phase: Any) -> None:
@@ -243,6 +258,9 @@ class Evaluator:
         )  # fmt: skip
 
     # Small parts
+
+    def _store(self, folder: Path, seed: int) -> SampleStore:
+        return SampleStore(folder, [[self.ids[index] for index in chunk] for chunk in self.chunks()], seed)
 
     def _draws(self) -> list[np.ndarray]:
         from halign_bench.stats import bootstrap_indices
@@ -277,43 +295,6 @@ class Evaluator:
             import torch
 
             torch.cuda.synchronize(self.backbone.device)
-
-    # Decoded chunks on disk
-
-    def _path(self, folder: Path, number: int, nfe: int) -> Path:
-        return folder / f"nfe{nfe}-{number:05d}.npz"
-
-    def _stamp(self, number: int, nfe: int, seed: int) -> str:
-        return json.dumps([[self.ids[index] for index in self.chunks()[number]], nfe, seed])
-
-    def _write(self, folder: Path, number: int, nfe: int, seed: int, videos: np.ndarray, seconds: float) -> None:
-        import numpy as np
-
-        with atomic_path(self._path(folder, number, nfe)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, videos=videos, seconds=np.float64(seconds), stamp=np.str_(self._stamp(number, nfe, seed)))
-
-    def _read(self, folder: Path, number: int, nfe: int, seed: int) -> tuple[np.ndarray, float] | None:
-        """Videos and the seconds their sampling took; None when absent, damaged or of something else."""
-        import numpy as np
-
-        try:
-            with np.load(self._path(folder, number, nfe), allow_pickle=False) as stored:
-                videos, seconds, stamp = stored["videos"], float(stored["seconds"]), str(stored["stamp"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        if stamp != self._stamp(number, nfe, seed) or len(videos) != len(self.chunks()[number]):
-            return None
-        return videos, seconds
-
-    def remove(self, folder: Path) -> None:
-        """Deletes the decoded chunks of a finished cell, and nothing else."""
-        if not folder.is_dir():
-            return
-        for number in range(len(self.chunks())):
-            for nfe in self.profile.nfe:
-                self._path(folder, number, nfe).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: something of the user's is in it
-            folder.rmdir()
 
 
 SCORE_WEIGHT = 4.0  # of one clip, in network evaluations; only the estimate of the time left rests on it

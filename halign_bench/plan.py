@@ -110,7 +110,7 @@ def plan(request: RunRequest) -> Plan:
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")
     track: Any = registry.get("track", request.track)
-    registry.get("backbone", request.backbone)
+    registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
     if track.needs_data and request.data is None:
         raise RequestError(f"--track {request.track} reads clips from a folder: say which with --data DIR")
     if request.data is not None and not track.needs_data:

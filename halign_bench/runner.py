@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,19 @@ from halign_bench.folder import RunFolder, cache_dir, clear_cell
 from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
+from halign_bench.recording import add_heldout, make_record, now, plain
+from halign_bench.results import write_record
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from halign_bench.backbone import Backbone
-    from halign_bench.evaluation import Evaluation
     from halign_bench.preferences import PreferenceSet
-    from halign_bench.results import Record
     from halign_bench.track import Track
     from halign_bench.training import TrainingResult
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
+TRACEBACK = "traceback.txt"  # in the cell's folder, for whoever wrote the method
 TRAIN_WEIGHT = 4.0  # of one trained sample, in network evaluations: policy forward and backward, reference forward
 
 
@@ -58,6 +59,13 @@ def run(request: RunRequest, console: Console | None = None) -> int:
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"interrupted; what is done is kept in {request.out}, and the same command goes on from there"
+            ) from None
+        except OSError as problem:
+            if problem.errno not in DISK:
+                raise
+            raise RequestError(
+                f"{problem.filename or request.out}: {problem.strerror}; what is done is kept, and the same command "
+                "goes on from there"
             ) from None
     if request.json:
         print(board.to_json(), end="")
@@ -99,7 +107,7 @@ class Run:
         )
         self.protocol = self._protocol()
         self.protocol_hash = self.protocol.sha256
-        self._preferences: PreferenceSet | None = None
+        self.collected: PreferenceSet | None = None
         self._no_preferences: Exception | None = None
 
     def _protocol(self) -> Protocol:
@@ -110,7 +118,7 @@ class Run:
         backbone = self.backbone
         return Protocol(
             profile=self.steps.profile.name,
-            track={"name": self.track.name, **_plain(self.track.fingerprint())},
+            track={"name": self.track.name, **plain(self.track.fingerprint())},
             backbone={
                 "name": backbone.name, "base_sha256": backbone.base_sha256, "frames": backbone.frames,
                 "size": list(backbone.size), "parameterisation": backbone.parameterisation,
@@ -142,7 +150,7 @@ class Run:
             if before is not None and before.status == "diverged":
                 clear_cell(work, "train")  # the same training again, not its remembered end
             label = f"[{number}/{len(missing)}] {cell.variant.label} seed {cell.seed}"
-            if not self._cell(cell, hashes[cell], work, label):
+            if not self._cell(cell, work, label):
                 failed.append(cell)
         return failed
 
@@ -161,52 +169,52 @@ class Run:
 
     # One cell
 
-    def _cell(self, cell: Cell, cell_hash: str, work: Path, label: str) -> bool:
+    def _cell(self, cell: Cell, work: Path, label: str) -> bool:
         """Trains, evaluates and records one cell; whether it is done. A failure is a record, not the end of the run."""
-        started = _now()
+        started, path = now(), self.folder.record_path(cell)
         trained: list[TrainingResult] = []
         try:
-            preferences = self.preferences(cell)
-            trained = self._train(cell, preferences, work / "train", label)
+            trained += self._train(cell, self.preferences(cell), work / "train", label)
             if trained[-1].status == "diverged":
-                record = self._record(cell, cell_hash, "diverged", trained[-1].error, trained)
-                self._write(cell, record, started)
+                write_record(path, make_record(self, cell, started, "diverged", trained[-1].error, trained))
                 self.progress.say(f"{label}: diverged: {trained[-1].error}")
                 return False
-            scores = self.evaluator.evaluate(
-                cell.variant.active_adapters, cell.seed, work / "eval", self.progress, label
-            )
+            active = cell.variant.active_adapters
+            scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label)
             add_heldout(scores, trained[-1])
-            record = self._record(cell, cell_hash, "done", None, trained, scores)
+            record = make_record(self, cell, started, "done", None, trained, scores)
             if trained[-1].adapters_dir is not None:
                 record.files["adapters"] = f"../{(work / 'train').relative_to(self.folder.path).as_posix()}"
-            self._write(cell, record, started, scores)
-            self.evaluator.remove(work / "eval")
-            return True
+            write_record(path, record, scores.clips, scores.replicates)
         except Interrupted:
             raise
         except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno in DISK:
+                raise  # the next cell would fail on it too, and so would a record
             sentence = str(problem) if isinstance(problem, HalignError) else f"{type(problem).__name__}: {problem}"
             if not isinstance(problem, HalignError):
                 work.mkdir(parents=True, exist_ok=True)
-                (work / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-                sentence += f" (traceback in {(work / 'traceback.txt').relative_to(self.folder.path).as_posix()})"
-            self._write(cell, self._record(cell, cell_hash, "failed", sentence, trained), started)
+                (work / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+                sentence += f" (traceback in {(work / TRACEBACK).relative_to(self.folder.path).as_posix()})"
+            write_record(path, make_record(self, cell, started, "failed", sentence, trained))
             self.progress.say(f"{label}: failed: {sentence}")
             return False
+        self.evaluator.remove(work / "eval")
+        (work / TRACEBACK).unlink(missing_ok=True)
+        return True
 
     def preferences(self, cell: Cell) -> PreferenceSet | None:
         """Collected once a run. Where that failed, methods that learn from data fail, and the base goes on without."""
-        if self._preferences is None and self._no_preferences is None:
+        if self.collected is None and self._no_preferences is None:
             try:
-                self._preferences = self._collect()
+                self.collected = self._collect()
             except Interrupted:
                 raise
             except Exception as problem:
                 self._no_preferences = problem
         if self._no_preferences is not None and cell.variant.needs_data():
             raise self._no_preferences
-        return self._preferences
+        return self.collected
 
     def _collect(self) -> PreferenceSet | None:
         from halign_bench.adapters import remove_adapters
@@ -241,78 +249,6 @@ class Run:
                 break
         return results
 
-    def _record(
-        self, cell: Cell, cell_hash: str, status: Any, error: str | None, trained: Sequence[TrainingResult],
-        scores: Evaluation | None = None,
-    ) -> Record:  # fmt: skip
-        from halign_bench.environment import capture_environment
-        from halign_bench.results import Base, CellIdentity, ClaimData, ConfigUsed, Record, Timings, Training
-
-        peaks = [result.peak_memory_bytes for result in trained if result.peak_memory_bytes]
-        provenance: dict[str, Any] = {}
-        if self._preferences is not None:
-            provenance["preferences"] = _plain(self._preferences.provenance)
-        if trained:
-            provenance["held_out"] = [
-                report.model_dump(mode="json", exclude={"ids", "identities", "values", "rewards"})
-                for report in trained[-1].heldout
-            ]
-        variant = cell.variant
-        return Record(
-            cell=CellIdentity(
-                method=variant.label, seed=cell.seed, track=self.track.name, backbone=self.backbone.name
-            ),
-            cell_hash=cell_hash, status=status, error=error,
-            config=ConfigUsed(
-                given={"methods": list(self.request.methods), "set": list(self.request.overrides)},
-                effective=_plain(variant.config),
-            ),
-            protocol=self.protocol.model_dump(mode="json"), protocol_hash=self.protocol_hash,
-            base=Base(name=self.backbone.name, sha256=self.backbone.base_sha256),
-            evaluators={name: extractor.protocol for name, extractor in self.evaluator.extractors.items()},
-            environment=capture_environment(),
-            timings=Timings(
-                train=sum(result.seconds for result in trained) if trained else None,
-                sample=scores.sample_seconds if scores else None, score=scores.score_seconds if scores else None,
-            ),
-            training=Training(
-                samples_seen=sum(result.samples_seen for result in trained), steps=sum(r.steps for r in trained),
-                trained_parameters=sum(r.trained_parameters for r in trained),
-                peak_memory_bytes=max(peaks, default=None),
-            ) if trained else None,
-            provenance=provenance, metrics=dict(scores.metrics) if scores else {},
-            bootstrap=self.evaluator.bootstrap() if scores else None,
-            claims=[
-                ClaimData(metric=c.metric, better_than=c.better_than, source=c.source, margin=c.margin)
-                for c in variant.parts[-1].method.claims
-            ],
-        )  # fmt: skip
-
-    def _write(self, cell: Cell, record: Record, started: str, scores: Evaluation | None = None) -> None:
-        from halign_bench.results import write_record
-
-        record.started, record.finished = started, _now()
-        path = self.folder.record_path(cell)
-        if scores is None:
-            write_record(path, record)
-        else:
-            write_record(path, record, scores.clips, scores.replicates)
-
-
-def add_heldout(scores: Evaluation, trained: TrainingResult) -> None:
-    """Implicit accuracy on held-out pairs as a score of its own, pair by pair, so that methods are compared on it."""
-    from halign_bench.results import ClipScore, MetricValue, metric_key
-
-    for report in trained.heldout:
-        key = metric_key("implicit_accuracy", report.criterion)
-        scores.metrics[key] = MetricValue(
-            value=report.accuracy, ci=report.ci, n=report.pairs, unit="share of held-out pairs", higher_is_better=True,
-            bounds=(0, 1), protocol="share of held-out pairs whose winner the model prefers more than the base does, "
-            f"ties one half; mean over fixed noise levels {', '.join(f'{level.t:g}' for level in report.levels)}",
-        )  # fmt: skip
-        for clip, identity, value in zip(report.ids, report.identities, report.values, strict=True):
-            scores.clips.append(ClipScore(clip, identity, key, value))
-
 
 def resolve_device(name: str) -> str:
     """ "auto" is the first GPU where torch sees one, else the CPU. Raises `RequestError` for one that is not there."""
@@ -326,15 +262,6 @@ def resolve_device(name: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError, ValueError):
         raise RequestError(f"--device {name}: torch cannot use it here; --device auto takes what there is") from None
     return name
-
-
-def _plain(value: Any) -> Any:
-    """As it will be read back: tuples as lists, keys as text. Raises TypeError for what JSON cannot hold."""
-    return json.loads(json.dumps(value, allow_nan=False))
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 __all__ = ["Run", "RunRequest", "resolve_device", "run"]

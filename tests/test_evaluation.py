@@ -93,6 +93,19 @@ def test_what_a_stopped_evaluation_left_is_used(backbone: TinyBackbone, tmp_path
     assert not (tmp_path / "stopped").exists()
 
 
+def test_given_videos_are_scored_in_place_of_samples(backbone: TinyBackbone, tmp_path: Path) -> None:
+    evaluator = Evaluator(backbone, track := ScoredTrack(), PROFILE)
+    for nfe in PROFILE.nfe:
+        evaluator.provide(tmp_path, nfe, 0, lambda index: track.clip("eval", index).video)
+    before = backbone.forwards
+    result = evaluate(evaluator, tmp_path)
+    assert backbone.forwards == before
+    assert result.metrics["ssim@tiny-scored/nfe3"].value == pytest.approx(1.0)
+    assert result.metrics["fid@tiny/nfe3"].value == pytest.approx(0.0, abs=1e-9)
+    speed = result.metrics["seconds_per_second@tiny-scored/nfe3"]
+    assert speed.value is None and speed.reason == "the videos were given, not sampled"
+
+
 def test_clips_that_do_not_fit_in_memory_are_read_again(
     backbone: TinyBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
