@@ -58,7 +58,7 @@ class PuppetCodec(nn.Module):
     basis: Tensor
     scale: Tensor
 
-    def __init__(self, latent_channels: int = 48, width: int = 48) -> None:
+    def __init__(self, latent_channels: int = 96, width: int = 48) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.register_buffer("mean", torch.zeros(PATCH))
@@ -78,11 +78,16 @@ class PuppetCodec(nn.Module):
         nn.init.zeros_(last.bias)
 
     @torch.no_grad()
-    def fit(self, patches: Tensor) -> None:
-        """Principal components of patches `[N, 768]`; each is divided by the root of its spread."""
-        self.mean.copy_(patches.mean(0))
+    def fit(self, patches: Tensor, weights: Tensor) -> None:
+        """Principal components of patches `[N, 768]`, weighted `[N]`; each is divided by the root of its spread.
+
+        Unweighted, the components spend themselves on outlines, and how a mouth moves within four
+        frames is lost.
+        """
+        shares = (weights / weights.sum())[:, None]
+        self.mean.copy_((shares * patches).sum(0))
         centred = patches - self.mean
-        variance, vectors = torch.linalg.eigh((centred.T @ centred).double() / len(centred))
+        variance, vectors = torch.linalg.eigh(((shares * centred).T @ centred).double())
         top = variance.flip(0)[: self.latent_channels].float()
         self.basis.copy_(vectors.flip(1)[:, : self.latent_channels].float())
         damped = top.sqrt().sqrt()

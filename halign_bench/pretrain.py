@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from halign_bench.audio import log_mel
 from halign_bench.backbones.puppet_dit import AUDIO_BANDS, PuppetDiT, make_transformer
-from halign_bench.codec import PATCH, PuppetCodec, to_patches
+from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
@@ -42,24 +43,26 @@ class Recipe:
     """Everything that decides the weights, written beside them."""
 
     seed: int = 0
-    latent_channels: int = 48
+    latent_channels: int = 96
     codec_width: int = 48
-    codec_clips: int = 3000
-    codec_steps: int = 8000
+    codec_clips: int = 2000
+    codec_steps: int = 6000
     codec_batch: int = 3
     codec_noise: float = 0.5
-    clips: int = 12_000
+    codec_hand_weight: float = 4.0
+    codec_mouth_weight: float = 20.0
+    clips: int = 8_000
     width: int = 192
     layers: int = 4
     heads: int = 4
-    steps: int = 10_000
+    steps: int = 4_000
     batch: int = 16
     lr: float = 1e-3
     ema: float = 0.998
     drop_audio: float = 0.1
     drop_skeleton: float = 0.05
     hand_weight: float = 3.0
-    mouth_weight: float = 4.0
+    mouth_weight: float = 6.0
 
 
 # ---------------------------------------------------------------------------------------- pieces
@@ -73,6 +76,26 @@ def _autocast() -> Any:
 
 def _pixels(videos: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(videos)).movedim(-1, 1).float() / 127.5 - 1
+
+
+def _plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, **_: Any) -> Tensor:
+    """Attention written out: a few hundred tokens on a processor train faster so than by the fused kernel."""
+    scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(-1, -2)
+    return torch.softmax(scores, -1).to(value.dtype) @ value
+
+
+@contextmanager
+def _compiled(denoiser: torch.nn.Module) -> Iterator[None]:
+    """Compiles for the time of pretraining (about twice as fast), where there is a C++ compiler."""
+    fused = torch.nn.functional.scaled_dot_product_attention
+    torch.nn.functional.scaled_dot_product_attention = _plain_attention  # type: ignore[assignment]
+    try:
+        if shutil.which("g++") or shutil.which("clang++"):
+            denoiser.compile()
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = fused
+        denoiser._compiled_call_impl = None
 
 
 def _save_atomically(tensors: dict[str, Tensor], file: Path) -> None:
@@ -93,15 +116,15 @@ def _drawn(first: int, last: int, workers: int) -> Iterator[tuple[Clip, np.ndarr
         yield from pool.map(_draw, range(first, last), chunksize=16)
 
 
-def _importance(clip: Clip, recipe: Recipe) -> Tensor:
+def _importance(clip: Clip, hand_weight: float, mouth_weight: float) -> Tensor:
     """Loss weight `[1, 5, 8, 8]` of each latent cell: hands and mouth are small and matter most."""
     assert clip.skeleton is not None and clip.layout is not None
     frames = len(clip.video)
     pixels = np.ones((frames, 64, 64), np.float32)
     for k in range(frames):
         points = clip.skeleton[k, :, :2]
-        boxes = [(points[rows], recipe.hand_weight, 2.0) for rows in clip.layout.hands]
-        boxes.append(((points[0] + 0.38 * (points[1] - points[0]))[None], recipe.mouth_weight, 5.0))
+        boxes = [(points[rows], hand_weight, 2.0) for rows in clip.layout.hands]
+        boxes.append(((points[0] + 0.38 * (points[1] - points[0]))[None], mouth_weight, 5.0))
         for joints, weight, margin in boxes:
             (left, top), (right, bottom) = joints.min(0) - margin, joints.max(0) + margin
             pixels[k, max(int(top), 0) : max(int(bottom), 0), max(int(left), 0) : max(int(right), 0)] = 1 + weight
@@ -120,16 +143,18 @@ def train_codec(recipe: Recipe, work: Path, workers: int, report: Report) -> Pup
         return codec
     videos = np.empty((recipe.codec_clips, 17, 64, 64, 3), np.uint8)
     skeletons = np.empty((recipe.codec_clips // 4, 17, 64, 64, 3), np.uint8)
+    importance = torch.empty(recipe.codec_clips, 1, 5, 8, 8)
     for row, (clip, skeleton) in enumerate(_drawn(0, recipe.codec_clips, workers)):
         videos[row] = clip.video
+        importance[row] = _importance(clip, recipe.codec_hand_weight, recipe.codec_mouth_weight)
         if row < len(skeletons):
             skeletons[row] = skeleton
         report("codec clips", row + 1, recipe.codec_clips, {})
     torch.manual_seed(recipe.seed)
     codec = PuppetCodec(recipe.latent_channels, recipe.codec_width)
-    few = max(recipe.codec_clips // 6, 8)
+    few = max(recipe.codec_clips // 4, 8)
     sets = [to_patches(_pixels(v)).movedim(1, -1).reshape(-1, PATCH) for v in (videos[:few], skeletons[: few // 2])]
-    codec.fit(torch.cat(sets))
+    codec.fit(torch.cat(sets), torch.cat([importance[:few].flatten(), torch.ones(len(sets[1]))]))
     optimiser = torch.optim.AdamW(codec.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     partial, start = work / "codec.partial.pt", 0
     if partial.exists():
@@ -137,18 +162,22 @@ def train_codec(recipe: Recipe, work: Path, workers: int, report: Report) -> Pup
         codec.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         start = state["step"]
+    _checkpoint(partial, codec, optimiser, start)
     for step in range(start, recipe.codec_steps):
         rng = np.random.default_rng((recipe.seed, 1, step))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * min(1, (step + 1) / 50) * _cosine(step, recipe.codec_steps)
-        real = _pixels(videos[np.sort(rng.choice(recipe.codec_clips, recipe.codec_batch, replace=False))])
+        rows = np.sort(rng.choice(recipe.codec_clips, recipe.codec_batch, replace=False))
+        real = _pixels(videos[rows])
+        weight = from_patches(importance[rows].sqrt().expand(-1, PATCH, -1, -1, -1))
         latents = codec.encode(real)
         sigma = recipe.codec_noise * torch.rand(len(real), 1, 1, 1, 1, generator=generator)
         with _autocast():
             made = codec.decode(latents + sigma * torch.randn(latents.shape, generator=generator))
-        edges = sum((made.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (-1, -2))
-        loss = (made - real).abs().mean() + edges + 2 * (made - real).square().mean()
+        error = made - real
+        edges = error.diff(dim=-1).abs()[..., 1:, :] + error.diff(dim=-2).abs()[..., 1:]
+        loss = (weight * (error.abs() + 2 * error.square())).mean() + (weight[..., 1:, 1:] * edges).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
@@ -189,7 +218,7 @@ def make_corpus(recipe: Recipe, codec: PuppetCodec, work: Path, workers: int, re
                 }
             audio = [torch.from_numpy(log_mel(clip.audio, 17, AUDIO_BANDS)) for clip in clips if clip.audio is not None]
             tensors["audio"] = torch.stack(audio).half()
-            tensors["importance"] = torch.stack([_importance(clip, recipe) for clip in clips]).half()
+            tensors["importance"] = torch.stack([_importance(clip, recipe.hand_weight, recipe.mouth_weight) for clip in clips]).half()
             _save_atomically(tensors, file)
         shards.append(load_file(file))
         report("corpus", min(first + SHARD, recipe.clips), recipe.clips, {})
@@ -213,39 +242,40 @@ def train_base(recipe: Recipe, codec: PuppetCodec, corpus: dict[str, Tensor], wo
         denoiser.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         start, average = state["step"], state["average"]
-    for step in range(start, recipe.steps):
-        rng = np.random.default_rng((recipe.seed, 2, step))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.lr * min(1, (step + 1) / 200) * _cosine(step, recipe.steps)
-        rows = torch.from_numpy(np.sort(rng.choice(recipe.clips, recipe.batch, replace=False)))
-        batch = {key: value[rows].float() for key, value in corpus.items()}
-        keep_audio, keep_skeleton = (
-            (torch.rand(recipe.batch, generator=generator) >= share).float()
-            for share in (recipe.drop_audio, recipe.drop_skeleton)
-        )
-        condition = {
-            "reference": batch["reference"],
-            "skeleton": batch["skeleton"] * keep_skeleton.view(-1, 1, 1, 1, 1),
-            "audio": batch["audio"] * keep_audio.view(-1, 1, 1),
-        }
-        t = torch.sigmoid(1.2 * torch.randn(recipe.batch, generator=generator))
-        noise = torch.randn(batch["video"].shape, generator=generator)
-        with _autocast():
-            velocity = backbone.predict(backbone.add_noise(batch["video"], noise, t), t, condition)
-        error = (velocity.float() - backbone.target(batch["video"], noise, t)).square()
-        loss = (error * batch["importance"]).mean() / batch["importance"].mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        optimiser.step()
-        decay = min(recipe.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for key, value in denoiser.state_dict().items():
-                average[key].lerp_(value, 1 - decay)
-        report("base", step + 1, recipe.steps, {"loss": loss.item()})
-        if (step + 1) % 250 == 0:
-            _checkpoint(partial, denoiser, optimiser, step + 1, average=average)
+    with _compiled(denoiser):
+        for step in range(start, recipe.steps):
+            rng = np.random.default_rng((recipe.seed, 2, step))
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr * min(1, (step + 1) / 200) * _cosine(step, recipe.steps)
+            rows = torch.from_numpy(np.sort(rng.choice(recipe.clips, recipe.batch, replace=False)))
+            batch = {key: value[rows].float() for key, value in corpus.items()}
+            keep_audio, keep_skeleton = (
+                (torch.rand(recipe.batch, generator=generator) >= share).float()
+                for share in (recipe.drop_audio, recipe.drop_skeleton)
+            )
+            condition = {
+                "reference": batch["reference"],
+                "skeleton": batch["skeleton"] * keep_skeleton.view(-1, 1, 1, 1, 1),
+                "audio": batch["audio"] * keep_audio.view(-1, 1, 1),
+            }
+            t = torch.sigmoid(1.2 * torch.randn(recipe.batch, generator=generator))
+            noise = torch.randn(batch["video"].shape, generator=generator)
+            with _autocast():
+                velocity = backbone.predict(backbone.add_noise(batch["video"], noise, t), t, condition)
+            error = (velocity.float() - backbone.target(batch["video"], noise, t)).square()
+            loss = (error * batch["importance"]).mean() / batch["importance"].mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+            optimiser.step()
+            decay = min(recipe.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for key, value in denoiser.state_dict().items():
+                    average[key].lerp_(value, 1 - decay)
+            report("base", step + 1, recipe.steps, {"loss": loss.item()})
+            if (step + 1) % 250 == 0:
+                _checkpoint(partial, denoiser, optimiser, step + 1, average=average)
     denoiser.load_state_dict(average)
     denoiser.eval().requires_grad_(False)
     return backbone
