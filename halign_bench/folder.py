@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halign_bench.errors import RequestError, RunLocked
-from halign_bench.results import Record, atomic_write, read_record, read_records
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # results and its models are imported where they are needed: a wrong request is answered without
     from halign_bench.leaderboard import Leaderboard
     from halign_bench.plan import Cell
     from halign_bench.protocol import Protocol
+    from halign_bench.results import Record
 
 SCHEMA = "halign-bench/run/1"
 TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
@@ -81,6 +81,8 @@ class RunFolder:
 
     def claim(self, protocol: Protocol) -> None:
         """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
+        from halign_bench.results import atomic_write
+
         document = self._read_manifest() if self.manifest.exists() else None
         if document is None:
             document = {
@@ -117,6 +119,8 @@ class RunFolder:
 
     def record(self, cell: Cell, cell_hash: str) -> Record | None:
         """The record of this cell, done or failed; None when absent, damaged, or of other numbers."""
+        from halign_bench.results import read_record
+
         path = self.record_path(cell)
         if not path.exists():
             return None
@@ -132,6 +136,7 @@ class RunFolder:
     def write_tables(self) -> Leaderboard:
         """From every record in the folder, also of methods that an earlier run added."""
         from halign_bench.leaderboard import build
+        from halign_bench.results import read_records
 
         board = build(*read_records([self.path]))
         current = self.path / "leaderboard.json"
@@ -143,6 +148,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Deletes what runs made here, file by file, and nothing else; the shared cache stays."""
+        from halign_bench.results import read_record
+
         if not self.manifest.exists():
             return
         self._read_manifest()

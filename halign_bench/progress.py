@@ -33,11 +33,14 @@ class Stop:
     """Turns the first Ctrl-C into a request that the work answers at its next safe point.
 
     A second Ctrl-C stops at once: everything on disk is written atomically, so that is safe too,
-    it only loses the work since the last checkpoint. Outside the main thread signals are left alone.
+    it only loses the work since the last checkpoint. So does the first one until `gentle` is set: while
+    models and clips are loaded there is nothing to lose and nowhere to ask. Outside the main thread
+    signals are left alone.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.gentle = False
 
     def check(self) -> None:
         """Raises `Interrupted` once the user asked to stop."""
@@ -45,7 +48,7 @@ class Stop:
             raise Interrupted("stopped")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested or not self.gentle:
             raise KeyboardInterrupt
         self.requested = True
         # write(2), not print: a handler may interrupt another write to the same stream.

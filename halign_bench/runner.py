@@ -18,7 +18,6 @@ from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
-from halign_bench.results import write_record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +96,7 @@ class Run:
             self.progress.say(f"left out {refusal.source}: {refusal.reason}")
         for problem in self.evaluator.broken:
             self.progress.say(f"left out: {problem}")
-        stop.check()
+        stop.gentle = True
         self.preference_spec = PreferenceSpec(
             prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
             guidance=profile.guidance,
@@ -171,6 +170,8 @@ class Run:
 
     def _cell(self, cell: Cell, work: Path, label: str) -> bool:
         """Trains, evaluates and records one cell; whether it is done. A failure is a record, not the end of the run."""
+        from halign_bench.results import write_record
+
         started, path = now(), self.folder.record_path(cell)
         trained: list[TrainingResult] = []
         try:

@@ -143,6 +143,11 @@ def test_the_first_ctrl_c_is_answered_at_a_safe_point_and_the_second_at_once() -
     report = Progress(Console(file=io.StringIO()), stop := Stop())
     before = signal.getsignal(signal.SIGINT)
     with stop.listening(), report.phase("work", 3) as phase:
+        with pytest.raises(KeyboardInterrupt):  # nothing to keep yet
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+        stop.gentle = True
         phase.advance()
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted):
