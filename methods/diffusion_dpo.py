@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from halign_bench.batch import ClipBatch, PairBatch, error
 from halign_bench.errors import RequestError
-from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Stage
+from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
 from halign_bench.registry import register
 
 if TYPE_CHECKING:
@@ -61,11 +62,9 @@ class DiffusionDPO(AlignmentMethod):
     name = "diffusion-dpo"
     paper = "Diffusion Model Alignment Using Direct Preference Optimization (arXiv 2311.12908)"
     summary = "DPO on pairs of the base's samples; flow or epsilon form"
-    claims = (
-        Claim("implicit_accuracy", "base", "arXiv 2311.12908: what its objective asks for"),
-    )
+    claims = (Claim("implicit_accuracy@overall", "base", "arXiv 2311.12908: what its objective asks for"),)
 
-    class Config(Config):
+    class Config(AlignmentMethod.Config):
         form: Literal["flow", "epsilon"] = Field(
             default="flow", description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]"
         )
@@ -84,6 +83,11 @@ class DiffusionDPO(AlignmentMethod):
             return {"beta": 5000.0 if given.get("form") == "epsilon" else 100.0, **given}
 
     config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        first = type(self).claims[0]
+        self.claims = (replace(first, metric=f"implicit_accuracy@{self.config.criterion}"),)  # type: ignore[misc]
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("diffusion-dpo", "pairs", self.config.criterion),)

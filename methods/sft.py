@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from halign_bench.batch import ClipBatch, PairBatch, error
-from halign_bench.method import AlignmentMethod, Config, LossOutput, Stage
+from halign_bench.method import AlignmentMethod, LossOutput, Stage
 from halign_bench.registry import register
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class SFT(AlignmentMethod):
     paper = "none: the standard denoising loss, on winners"
     summary = "denoising loss on the preferred samples of the base"
 
-    class Config(Config):
+    class Config(AlignmentMethod.Config):
         data: Literal["winners", "clips"] = Field(
             default="winners", description="the base's preferred samples, or the prompts' real clips [ours]"
         )
