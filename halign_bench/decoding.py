@@ -61,7 +61,7 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[Any]:
         handle.seek(0)
         try:
             container = av.open(handle, options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
-        except (av.error.FFmpegError, UnicodeDecodeError, ValueError):
+        except (av.error.FFmpegError, OSError, ValueError):
             if head[4:8] == b"ftyp":
                 raise MediaError(path, "is cut off or damaged: an mp4 without a readable index") from None
             raise MediaError(path, "is not a video file that can be read") from None
@@ -122,7 +122,7 @@ def whole_frames(container: Any, stream: Any, damage: list[str]) -> Iterator[Any
                 problem = "a packet is incomplete"
             else:
                 frames = packet.decode()
-        except (av.error.FFmpegError, ValueError, EOFError) as error:
+        except (av.error.FFmpegError, ValueError, OSError, EOFError) as error:
             problem = getattr(error, "strerror", None) or str(error)
         for frame in frames:
             if not frame.is_corrupt:
@@ -148,7 +148,7 @@ def _left_in(stream: Any, last: int | None) -> Iterator[Any]:
     step = 1 / ((stream.average_rate or FPS) * stream.time_base)
     try:
         frames = stream.codec_context.decode(None)
-    except (av.error.FFmpegError, ValueError, EOFError):
+    except (av.error.FFmpegError, ValueError, OSError, EOFError):
         return
     for frame in frames:
         if frame.is_corrupt or frame.pts is None or last is None or frame.pts - last > step * Fraction(3, 2):
@@ -202,7 +202,7 @@ def nearest_frames(timed: TimedFrames) -> Iterator[Any]:
             yield held
             index += 1
         held, held_time = frame, time
-    while held is not None and Fraction(index, FPS) < timed.end - ROUNDING:
+    while held is not None and (index == 0 or Fraction(index, FPS) < timed.end - ROUNDING):
         yield held
         index += 1
 

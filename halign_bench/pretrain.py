@@ -218,7 +218,8 @@ def make_corpus(recipe: Recipe, codec: PuppetCodec, work: Path, workers: int, re
                 }
             audio = [torch.from_numpy(log_mel(clip.audio, 17, AUDIO_BANDS)) for clip in clips if clip.audio is not None]
             tensors["audio"] = torch.stack(audio).half()
-            tensors["importance"] = torch.stack([_importance(clip, recipe.hand_weight, recipe.mouth_weight) for clip in clips]).half()
+            importance = [_importance(clip, recipe.hand_weight, recipe.mouth_weight) for clip in clips]
+            tensors["importance"] = torch.stack(importance).half()
             _save_atomically(tensors, file)
         shards.append(load_file(file))
         report("corpus", min(first + SHARD, recipe.clips), recipe.clips, {})
@@ -299,7 +300,7 @@ def main(
     stated = work / "recipe.json"
     wanted = json.dumps(asdict(recipe), indent=2)
     if stated.exists() and stated.read_text() != wanted:
-        raise RequestError(f"{work} holds work of another recipe ({stated}); choose another --out, or remove that folder")
+        raise RequestError(f"{work} holds work of another recipe ({stated}); choose another --out, or remove it")
     stated.write_text(wanted)
     codec = train_codec(recipe, work, workers, report)
     if stage == "codec":

@@ -28,7 +28,9 @@ def _edge_colours(layout: SkeletonLayout) -> list[tuple[int, int, int]]:
     return colours
 
 
-def draw_skeleton(skeleton: np.ndarray, layout: SkeletonLayout, size: tuple[int, int], threshold: float = 0.5) -> np.ndarray:
+def draw_skeleton(
+    skeleton: np.ndarray, layout: SkeletonLayout, size: tuple[int, int], threshold: float = 0.5
+) -> np.ndarray:
     """`[T, K, 3]` (x, y in pixels, visibility) -> uint8 `[T, H, W, 3]` on black.
 
     A bone is drawn when both its ends have visibility above `threshold`.

@@ -77,8 +77,11 @@ class Extractor(Protocol):
 class Annotator(Protocol):
     """Labels candidates for preferences. Shares no weights, clips or seeds with the extractors."""
 
-    criteria: tuple[str, ...]
-    protocol: str
+    @property
+    def criteria(self) -> tuple[str, ...]: ...
+
+    @property
+    def protocol(self) -> str: ...
 
     def __call__(self, video: np.ndarray, target: Clip) -> dict[str, float]:
         """Score per criterion (higher is better) of a candidate uint8 `[T, H, W, 3]` for a prompt."""

@@ -1,4 +1,4 @@
-"""The embedded track: the same bytes everywhere, disjoint splits, stated defect shares, a mouth that follows its sound."""
+"""The embedded track: the same bytes everywhere, disjoint splits, stated shares, a mouth that follows its sound."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ import hashlib, sys
 from halign_bench.tracks.puppet.clips import draw_clip
 for index in map(int, sys.argv[1:]):
     c = draw_clip("pretrain", index, 17, 64)
-    print(index, hashlib.sha256(c.video.tobytes() + c.audio.tobytes() + c.skeleton.tobytes() + c.reference.tobytes()).hexdigest())
+    parts = (c.video, c.audio, c.skeleton, c.reference)
+    print(index, hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
 """
 
 
 def digest(index: int) -> str:
     c = draw_clip("pretrain", index, 17, 64)
     assert c.audio is not None and c.skeleton is not None
-    return hashlib.sha256(c.video.tobytes() + c.audio.tobytes() + c.skeleton.tobytes() + c.reference.tobytes()).hexdigest()
+    parts = (c.video, c.audio, c.skeleton, c.reference)
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def test_same_bytes_in_another_process_and_order():

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from halign_bench.audio import log_mel
-from halign_bench.backbone import Backbone, Condition, Parameterisation
+from halign_bench.backbone import Backbone, Condition
 from halign_bench.codec import SPATIAL_STRIDE, TEMPORAL_STRIDE, PuppetCodec
 from halign_bench.errors import RequestError
 from halign_bench.registry import register
@@ -75,7 +75,7 @@ class PuppetDiT(Backbone):
 
     name = "puppet-dit"
     summary = "tiny WanTransformer3DModel, flow matching, for the embedded track and quick trials"
-    parameterisation: Parameterisation = "flow"
+    parameterisation = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
 
     def __init__(
@@ -115,8 +115,8 @@ class PuppetDiT(Backbone):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        halves = {key: value.half() if value.is_floating_point() else value for key, value in self.codec.state_dict().items()}
-        save_file({key: value.contiguous() for key, value in halves.items()}, folder / "codec.safetensors")
+        halves = {key: value.half().contiguous() for key, value in self.codec.state_dict().items()}
+        save_file(halves, folder / "codec.safetensors")
         twin = type(self.denoiser).from_config(self.denoiser.config)
         twin.load_state_dict(self.denoiser.state_dict())
         twin.half().save_pretrained(folder / "transformer")

@@ -74,7 +74,8 @@ def raw_terms(video: np.ndarray, target: Clip) -> dict[str, float]:
             seen = seen[seen[:, 2] > 0.5][:, :2]
             if len(seen) >= 5:
                 box = _box(seen, 2.0, (size[0] - 1, size[1] - 1))
-                hands.append(np.abs(edges[0][k][box] - edges[1][k][box]).mean() + np.abs(made[k][box] - true[k][box]).mean())
+                outlines = np.abs(edges[0][k][box] - edges[1][k][box]).mean()
+                hands.append(outlines + np.abs(made[k][box] - true[k][box]).mean())
     terms = {
         "lips": float((dark[0] * dark[1]).sum() / (spread + 1e-4)),
         "lip_motion": -float(lips),
@@ -90,12 +91,15 @@ class PuppetAnnotator:
     """Scores a candidate per criterion: the mean of the criterion's terms, each standardised by `SCALE`."""
 
     criteria = ("motion", "fidelity")
-    terms: ClassVar[dict[str, tuple[str, ...]]] = {"motion": ("lips", "lip_motion", "movement"), "fidelity": ("hands", "edges")}
+    terms: ClassVar[dict[str, tuple[str, ...]]] = {
+        "motion": ("lips", "lip_motion", "movement"),
+        "fidelity": ("hands", "edges"),
+    }
     protocol = "puppet ground truth 1: motion = lips, lip_motion, movement; fidelity = hands, edges; standardised"
 
     def __call__(self, video: np.ndarray, target: Clip) -> dict[str, float]:
         if video.shape != target.video.shape:
-            raise ValueError(f"a candidate of shape {video.shape} cannot be compared with a clip of {target.video.shape}")
+            raise ValueError(f"a candidate of shape {video.shape} is not comparable with a clip of {target.video.shape}")
         raw = raw_terms(video, target)
         scores = {}
         for criterion, names in self.terms.items():

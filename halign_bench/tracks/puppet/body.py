@@ -16,7 +16,8 @@ CANVAS = 64.0
 
 BODY = ("nose", "neck", "left_eye", "right_eye", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
         "left_wrist", "right_wrist")  # fmt: skip
-_HAND_EDGES = [(0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)]
+_HAND_EDGES = [(0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1)
+               for finger in range(5) for joint in range(4)]  # fmt: skip
 LAYOUT = SkeletonLayout(
     body=BODY,
     left_hand=slice(10, 31),
@@ -149,7 +150,8 @@ def skeleton_of(motion: Motion, identity: Identity, scale: float) -> np.ndarray:
     """float32 `[T, 52, 3]`: x and y in pixels, visibility 1 inside the frame and 0 outside."""
     head = motion.head
     gap = identity.eye_gap
-    body = [head_point(head, 0, 2.0), head_point(head, 0, 13.5), head_point(head, -gap, -1.0), head_point(head, gap, -1.0)]
+    fixed = ((0, 2.0), (0, 13.5), (-gap, -1.0), (gap, -1.0))  # nose, neck, eyes
+    body = [head_point(head, right, down) for right, down in fixed]
     joints = [motion.arms[:, side, joint] for joint in range(3) for side in range(2)]
     points = np.concatenate([np.stack([*body, *joints], axis=1), motion.hands[:, 0], motion.hands[:, 1]], axis=1)
     visible = ((points >= 0) & (points < CANVAS)).all(-1, keepdims=True)

@@ -41,7 +41,9 @@ def draw_defects(rng: np.random.Generator) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def spoil_scene(scene: Scene, mouth_at: dict[int, np.ndarray], defects: tuple[str, ...], rng: np.random.Generator) -> Scene:
+def spoil_scene(
+    scene: Scene, mouth_at: dict[int, np.ndarray], defects: tuple[str, ...], rng: np.random.Generator
+) -> Scene:
     """Defects of the scene itself. `mouth_at[k]` is the mouth as it is k frames later."""
     frames = len(scene.mouth)
     if "shifted_audio" in defects:

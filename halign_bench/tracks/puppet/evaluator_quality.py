@@ -167,7 +167,8 @@ def card_text(card: dict[str, Any]) -> str:
         "`python -m halign_bench.tracks.puppet.train_evaluators`.",
         "",
         f"- Weights: `{NAMES[0]}`, {card['bytes'] / 1e6:.2f} MB, half precision, sha256 `{card['sha256']}`",
-        f"- Trained on split `evaluator-train` alone, seed {facts['seed']}: {facts['clips']} clean clips, "
+        f"- Trained on split `evaluator-train` alone (renderer {facts['renderer']}, seed {facts['seed']}): "
+        f"{facts['clips']} clean clips of 23 frames, "
         f"{facts['hand_frames']} frames re-rendered with known damage to hands, portraits of {facts['people']} people",
         "- Steps: " + ", ".join(f"{name} {steps}" for name, steps in facts["steps"].items()),
         f"- Measured on split `{SPLIT}` (no person in common), with the weights as shipped",

@@ -43,9 +43,9 @@ class Axis:
 
     axis: str
     metric: str
-    clean: float
-    base: float
-    extreme: float
+    clean: float | None
+    base: float | None
+    extreme: float | None
     above: Difference
     below: Difference
 
@@ -82,8 +82,8 @@ def measure(backbone: Backbone, clips: int = 128, nfe: int = 30, seed: int = 0) 
         key = f"{metric}@{track.name}"
         sign = 1.0 if base.metrics[key].higher_is_better else -1.0
         above, below = (_gap(evaluator, better, worse, key, sign) for better, worse in ((clean, base), (base, extreme)))
-        values = [result.metrics[key].value for result in (clean, base, extreme)]
-        axes.append(Axis(axis, key, *(float("nan") if v is None else v for v in values), above, below))
+        good, ours, bad = (result.metrics[key].value for result in (clean, base, extreme))
+        axes.append(Axis(axis, key, good, ours, bad, above, below))
     return axes
 
 
@@ -96,11 +96,11 @@ def _gap(evaluator: Evaluator, better: Evaluation, worse: Evaluation, key: str, 
     if key in better.replicates:
         draws = np.array(better.replicates[key], float) - np.array(worse.replicates[key], float)
         return paired_difference(np.array([sign * (ours - theirs)]), sign * draws[None], clusters)
-    values = [{score.clip: score.value for score in result.clips if score.metric == key} for result in (better, worse)]
-    rows = [
-        None if values[0][name] is None or values[1][name] is None else sign * (values[0][name] - values[1][name])
-        for name in evaluator.ids
-    ]
+    first, second = (
+        {score.clip: score.value for score in result.clips if score.metric == key} for result in (better, worse)
+    )
+    pairs = [(first[name], second[name]) for name in evaluator.ids]
+    rows = [None if a is None or b is None else sign * (a - b) for a, b in pairs]
     bootstrap = evaluator.bootstrap()
     indices = bootstrap_indices(evaluator.ids, evaluator.identities, bootstrap.replicates, bootstrap.seed)
     draws = weighted_means(rows, resample_counts(indices, len(rows)))
@@ -110,14 +110,18 @@ def _gap(evaluator: Evaluator, better: Evaluation, worse: Evaluation, key: str, 
 
 def table(axes: list[Axis]) -> str:
     """Markdown."""
-    lines = ["| axis | metric | clean | base | defect | clean to base [95 %] | base to defect [95 %] | room |", "|" + "---|" * 8]
+
+    def shown(gap: Difference) -> str:
+        if gap.ci is None or gap.value is None:
+            return str(gap.reason)
+        return f"{gap.value:.3g} [{gap.ci[0]:.3g}, {gap.ci[1]:.3g}]"
+
+    head = ("axis", "metric", "clean", "base", "defect", "clean to base [95 %]", "base to defect [95 %]", "room")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in axes:
-        gaps = [
-            f"{gap.value:.3g} [{gap.ci[0]:.3g}, {gap.ci[1]:.3g}]" if gap.ci and gap.value is not None else str(gap.reason)
-            for gap in (row.above, row.below)
-        ]
-        numbers = " | ".join(f"{value:.4g}" for value in (row.clean, row.base, row.extreme))
-        lines.append(f"| {row.axis} | {row.metric} | {numbers} | {gaps[0]} | {gaps[1]} | {'yes' if row.has_room else 'no'} |")
+        numbers = " | ".join("–" if v is None else f"{v:.4g}" for v in (row.clean, row.base, row.extreme))
+        room = "yes" if row.has_room else "no"
+        lines.append(f"| {row.axis} | {row.metric} | {numbers} | {shown(row.above)} | {shown(row.below)} | {room} |")
     return "\n".join(lines) + "\n"
 
 
@@ -136,9 +140,9 @@ def as_json(axes: list[Axis], base_sha256: str) -> dict[str, Any]:
 
 def main(out: Path) -> int:
     """Writes `headroom.md` and `headroom.json` into `out`; 1 where an axis has no room."""
-    from halign_bench.registry import get
+    from halign_bench.backbones.puppet_dit import PuppetDiT
 
-    backbone = get("backbone", "puppet-dit").load()
+    backbone = PuppetDiT.load()
     axes = measure(backbone)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "headroom.md", table(axes))

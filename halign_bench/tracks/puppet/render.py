@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,7 +29,9 @@ class Pen:
     def __init__(self, image: Image.Image, unit: float) -> None:
         self.draw, self.unit = ImageDraw.Draw(image), unit
 
-    def disc(self, centre: Iterable[float], radius_x: float, radius_y: float | None = None, fill: Colour = (0, 0, 0)) -> None:
+    def disc(
+        self, centre: Iterable[float], radius_x: float, radius_y: float | None = None, fill: Colour = (0, 0, 0)
+    ) -> None:
         x, y = (c * self.unit for c in centre)
         rx, ry = radius_x * self.unit, (radius_y or radius_x) * self.unit
         self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
@@ -40,7 +43,7 @@ class Pen:
         """A polyline with round joints and ends."""
         scaled = (points * self.unit).tolist()
         half = width * self.unit / 2
-        for start, end in zip(scaled, scaled[1:], strict=False):
+        for start, end in pairwise(scaled):
             self.draw.line((*start, *end), fill=fill, width=max(round(2 * half), 1))
         for x, y in scaled:
             self.draw.ellipse((x - half, y - half, x + half, y + half), fill=fill)
@@ -70,8 +73,8 @@ def _draw_body(pen: Pen, who: Identity, head: np.ndarray, arms: np.ndarray) -> N
     neck = head_point(head, 0, 13.5)
     left, right = arms[0, 0], arms[1, 0]
     pen.limb(np.stack([head_point(head, 0, 6), neck + [0, 3]]), 6.5, _colour(who.skin, 0.82))
-    pen.polygon(np.array([[left[0] - 3, left[1] + 2], left + [2, -3], neck + [-4, 1.0], neck + [4, 1.0], right + [-2, -3],
-                          [right[0] + 3, right[1] + 2], [right[0] + 2, 66], [left[0] - 2, 66]]), shirt)  # fmt: skip
+    torso = [left + [-3, 2], left + [2, -3], neck + [-4, 1], neck + [4, 1], right + [-2, -3], right + [3, 2]]
+    pen.polygon(np.array([*torso, [right[0] + 2, 66], [left[0] - 2, 66]]), shirt)
     for side in range(2):
         pen.limb(arms[side], 6.8, shade)
         pen.limb(arms[side][1:], 5.6, shirt)
@@ -101,7 +104,8 @@ def _draw_head(pen: Pen, who: Identity, head: np.ndarray, mouth: np.ndarray, bli
         else:
             pen.disc(eye, 2.0, 1.6, fill=(248, 248, 248))
             pen.disc(eye, 1.0, 1.2, fill=(30, 28, 34))
-        brow = [head_point(head, side * (who.eye_gap + d), -4.2 + drop) for d, drop in ((-1.8, who.brows), (1.8, -who.brows))]
+        ends = ((-1.8, who.brows), (1.8, -who.brows))
+        brow = [head_point(head, side * (who.eye_gap + d), -4.2 + drop) for d, drop in ends]
         pen.limb(np.stack(brow), 0.9, _colour(who.hair, 0.8))
         if who.glasses:
             ring = np.stack([head_point(head, side * who.eye_gap + 2.8 * x, -1.2 + 2.4 * y) for x, y in _RING[::3]])

@@ -25,6 +25,7 @@ from halign_bench.progress import Progress
 from halign_bench.tracks.puppet import evaluator_data as data
 from halign_bench.tracks.puppet import evaluator_losses as losses
 from halign_bench.tracks.puppet import nets
+from halign_bench.tracks.puppet.clips import VERSION
 from halign_bench.tracks.puppet.evaluators import WEIGHTS
 
 SEED = 20
@@ -63,6 +64,7 @@ def fit(
     net = build(name)
     trained = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATES[name], weight_decay=0.02)
+    work.mkdir(parents=True, exist_ok=True)
     path = work / f"{name}.pt"
     start, seconds, recent = 0, 0.0, 0.0
     if path.exists():
@@ -132,7 +134,14 @@ def train(work: Path, out: Path, console: Console) -> dict[str, Any]:
     trained |= {"frame": frame, "clip": clip}
     from halign_bench.tracks.puppet.evaluator_quality import publish
 
-    facts = {"seed": SEED, "steps": STEPS, "clips": CLIPS, "hand_frames": 6 * HANDS, "people": PEOPLE}
+    facts = {
+        "renderer": VERSION,
+        "seed": SEED,
+        "steps": STEPS,
+        "clips": CLIPS,
+        "hand_frames": 6 * HANDS,
+        "people": PEOPLE,
+    }
     return publish(trained, facts, out, work, progress)
 
 
