@@ -99,7 +99,7 @@ class PuppetAnnotator:
 
     def __call__(self, video: np.ndarray, target: Clip) -> dict[str, float]:
         if video.shape != target.video.shape:
-            raise ValueError(f"a candidate of shape {video.shape} is not comparable with a clip of {target.video.shape}")
+            raise ValueError(f"a candidate of shape {video.shape} does not fit a clip of {target.video.shape}")
         raw = raw_terms(video, target)
         scores = {}
         for criterion, names in self.terms.items():
