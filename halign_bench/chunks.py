@@ -26,7 +26,7 @@ def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = json.dumps([chunk["ids"], chunk["identities"]])
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(chunk["tensors"], str(partial), metadata={
+    save_file({name: tensor.contiguous() for name, tensor in chunk["tensors"].items()}, str(partial), metadata={
         "key": key, "sha256": checksum(chunk["tensors"]), "names": names,
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
     })

@@ -95,7 +95,7 @@ class PuppetCodec(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         patches = to_patches(video).movedim(1, -1)
-        return ((patches - self.mean) @ self.basis / self.scale).movedim(-1, 1)
+        return ((patches - self.mean) @ self.basis / self.scale).movedim(-1, 1).contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video `[B, 3, T, H, W]`, about [-1, 1], not clamped."""

@@ -233,3 +233,13 @@ def test_hand_mask_covers_the_hands_and_nothing_else():
     assert mask.shape == (1, 2, 4, 4)
     assert mask[0, 0, 0, 0] == 1.0 and float(mask.sum()) == 1.0  # padded by 0.3 pixels: one whole latent cell
     assert float(hand_mask(replace(clip, skeleton=None), backbone.latent_shape()).sum()) == 0
+
+
+def test_latents_in_any_memory_layout_are_kept(tmp_path):
+    """A codec may hand out a view; the cache writes it all the same."""
+    from halign_bench.chunks import read_chunk, write_chunk
+
+    view = torch.arange(24.0).view(2, 3, 4).transpose(0, 2)
+    chunk = {"tensors": {"real": view}, "ids": ["a"], "identities": ["x"]}
+    write_chunk(tmp_path / "0.safetensors", "key", chunk)
+    assert torch.equal(read_chunk(tmp_path / "0.safetensors", "key")["tensors"]["real"], view)

@@ -9,7 +9,6 @@ have no token of their own: that is the temporal mismatch of a stride-4 codec.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,10 +100,8 @@ class PuppetDiT(Backbone):
             weights = load_file(needed[0])
             codec = PuppetCodec(*codec_shape(weights))
             codec.load_state_dict({key: value.float() for key, value in weights.items()})
-            denoiser = WanTransformer3DModel.from_pretrained(
-                folder / "transformer", torch_dtype=torch.float32, low_cpu_mem_usage=False
-            )
-        except (SafetensorError, RuntimeError, OSError, KeyError, json.JSONDecodeError) as error:
+            denoiser = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+        except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RequestError(f"backbone puppet-dit: the checkpoint in {folder} cannot be read ({reason})") from error
         digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in needed)).hexdigest()
