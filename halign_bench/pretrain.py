@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from halign_bench.track import Clip
 
 SHARD = 250  # clips a corpus file
+WORTH_COMPILING = 300  # steps; compiling takes about a minute
 Report = Callable[[str, int, int, dict[str, float]], None]
 """(stage, done, total, numbers to show)"""
 
@@ -51,14 +52,14 @@ class Recipe:
     codec_noise: float = 0.5
     codec_hand_weight: float = 4.0
     codec_mouth_weight: float = 20.0
-    clips: int = 8_000
+    clips: int = 10_000
     width: int = 192
     layers: int = 4
     heads: int = 4
-    steps: int = 4_000
+    steps: int = 6_000
     batch: int = 16
     lr: float = 1e-3
-    ema: float = 0.998
+    ema: float = 0.999
     drop_audio: float = 0.1
     drop_skeleton: float = 0.05
     hand_weight: float = 3.0
@@ -85,12 +86,12 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
 
 
 @contextmanager
-def _compiled(denoiser: torch.nn.Module) -> Iterator[None]:
-    """Compiles for the time of pretraining (about twice as fast), where there is a C++ compiler."""
+def _compiled(denoiser: torch.nn.Module, steps: int) -> Iterator[None]:
+    """Compiles for the time of pretraining: twice as fast, if it is long enough and there is a C++ compiler."""
     fused = torch.nn.functional.scaled_dot_product_attention
     torch.nn.functional.scaled_dot_product_attention = _plain_attention  # type: ignore[assignment]
     try:
-        if shutil.which("g++") or shutil.which("clang++"):
+        if steps >= WORTH_COMPILING and (shutil.which("g++") or shutil.which("clang++")):
             denoiser.compile()
         yield
     finally:
@@ -243,7 +244,7 @@ def train_base(recipe: Recipe, codec: PuppetCodec, corpus: dict[str, Tensor], wo
         denoiser.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         start, average = state["step"], state["average"]
-    with _compiled(denoiser):
+    with _compiled(denoiser, recipe.steps - start):
         for step in range(start, recipe.steps):
             rng = np.random.default_rng((recipe.seed, 2, step))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

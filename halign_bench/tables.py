@@ -48,17 +48,17 @@ def number(value: float | None, error: float | None = None) -> str:
     return f"{value:.4g}"
 
 
-def blocks(board: Leaderboard) -> list[Block]:
-    """Scores at the main NFE, then cost."""
+def blocks(board: Leaderboard, width: int = WIDTH) -> list[Block]:
+    """Scores at the main NFE, a row each, with the methods beside each other; then cost."""
     title = f"Scores{f' at NFE {board.main_nfe}' if board.main_nfe is not None else ''}"
     keys = [key for key in board.scores_at() if parse_key(key).name != SPEED]
-    lead = ["method"], [[_label(row)] for row in board.rows]
+    lead = ["score"], [[_header(board, key)] for key in keys]
     verdicts = _verdicts(board)
-    columns = [[_header(board, key), *(_cell(row, key, verdicts) for row in board.rows)] for key in keys]
-    return _packed(title, lead, columns) + _cost_blocks(board)
+    columns = [[_label(row), *(_cell(row, key, verdicts) for key in keys)] for row in board.rows]
+    return _packed(title, lead, columns, width) + _cost_blocks(board, width)
 
 
-def nfe_blocks(board: Leaderboard) -> list[Block]:
+def nfe_blocks(board: Leaderboard, width: int = WIDTH) -> list[Block]:
     """Every method at every NFE of the grid, with its speed; nothing where there is no grid."""
     nfes = board.nfes()
     if len(nfes) < 2:
@@ -73,22 +73,23 @@ def nfe_blocks(board: Leaderboard) -> list[Block]:
 
     speeds = [_speed(board, row, nfe) for row, nfe in points]
     main = {row.method: _speed(board, row, board.main_nfe) for row in board.rows}
-    lead_rows = [
-        [row.method, str(nfe), number(speed), _ratio(main[row.method], speed)]
-        for (row, nfe), speed in zip(points, speeds, strict=True)
-    ]
+    lead = ["score"], [["s/s"], ["speed-up"], *([_header(board, key)] for key in keys)]
     columns = [
         [
-            _header(board, key),
-            *(_cell(row, found, verdicts) if (found := at(key, nfe)) else ABSENT for row, nfe in points),
+            f"{row.method}/nfe{nfe}",
+            number(speed),
+            _ratio(main[row.method], speed),
+            *(_cell(row, found, verdicts) if (found := at(key, nfe)) else ABSENT for key in keys),
         ]
-        for key in keys
+        for (row, nfe), speed in zip(points, speeds, strict=True)
     ]
-    return _packed("Speed and scores over the NFE grid", (["method", "NFE", "s/s", "speed-up"], lead_rows), columns)
+    return _packed("Speed and scores over the NFE grid", lead, columns, width)
 
 
-def _packed(title: str, lead: tuple[list[str], list[list[str]]], columns: Sequence[list[str]]) -> list[Block]:
-    """Columns side by side as far as the width goes; what is left over starts a new block."""
+def _packed(
+    title: str, lead: tuple[list[str], list[list[str]]], columns: Sequence[list[str]], limit: int
+) -> list[Block]:
+    """Columns side by side as far as the limit goes; what is left over starts a new block."""
 
     def width(column: Sequence[str]) -> int:
         return max(len(text) for text in column) + 3  # "| " before and " " after
@@ -98,7 +99,7 @@ def _packed(title: str, lead: tuple[list[str], list[list[str]]], columns: Sequen
     groups: list[list[list[str]]] = [[]]
     used = start
     for column in columns:
-        if groups[-1] and used + width(column) > WIDTH:
+        if groups[-1] and used + width(column) > limit:
             groups.append([])
             used = start
         groups[-1].append(column)
@@ -114,7 +115,7 @@ def _packed(title: str, lead: tuple[list[str], list[list[str]]], columns: Sequen
     ]
 
 
-def _cost_blocks(board: Leaderboard) -> list[Block]:
+def _cost_blocks(board: Leaderboard, width: int) -> list[Block]:
     def megabytes(row: Row) -> str:
         memory = row.cost["peak_memory_bytes"]
         return number(memory / 2**20 if memory is not None else None)
@@ -131,7 +132,7 @@ def _cost_blocks(board: Leaderboard) -> list[Block]:
     }
     lead = ["method"], [[row.method] for row in board.rows]
     title = "Cost: means over seeds; s/s is seconds of sampling per generated second"
-    return _packed(title, lead, [[header, *texts] for header, texts in columns.items()])
+    return _packed(title, lead, [[header, *texts] for header, texts in columns.items()], width)
 
 
 def _count(value: float | None) -> str:
@@ -312,10 +313,12 @@ def print_tables(board: Leaderboard, console: Console) -> None:
             table.add_row(*(Text(text) for text in row))  # Text: brackets of a variant's name are not markup
         console.print(table)
 
-    for block in blocks(board):
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console.width = max(console.width, WIDTH)
+    for block in blocks(board, console.width):
         show(block.title, block.headers, block.rows)
     console.print(Text(f"{_seeds(board)} {LEGEND}."))
-    for block in nfe_blocks(board):
+    for block in nfe_blocks(board, console.width):
         show(block.title, block.headers, block.rows)
     if rows := claim_rows(board):
         show("Claims of the papers, on this track", CLAIM_HEADERS, rows, fold=2)

@@ -1,9 +1,10 @@
 """Backbone `puppet-dit`: a tiny-config Wan transformer with a light codec, flow matching.
 
 The skeleton is drawn and encoded by the same codec and, like the reference image, joins the noisy
-latent as extra channels. Speech reaches the tokens by cross-attention: one audio token a latent
-frame, from the frame at that latent's place in time. The three video frames between two tokens
-have no token of their own: that is the temporal mismatch of a stride-4 codec.
+latent as extra channels. There is one audio token a latent frame, from the video frame at that
+latent's place in time; it joins the channels of its own frame, and every position attends to all
+of them by cross-attention. The three video frames between two tokens have no token of their own:
+that is the temporal mismatch of a stride-4 codec.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent.parent / "weights" / "puppet-dit"
 AUDIO_BANDS = 20
 AUDIO_REACH = 1  # an audio token sees its own video frame and this many on either side
-POSITIONS = 8  # sinusoids of time, row and column, so that tokens know where they are
+AUDIO = AUDIO_BANDS * (2 * AUDIO_REACH + 1)
+TIMES = 4  # sinusoids of time, which an audio token carries too: attention alone does not see order
+POSITIONS = TIMES + 4  # and of row and column
 
 
 def make_transformer(latent_channels: int, width: int, layers: int, heads: int) -> WanTransformer3DModel:
@@ -41,9 +44,9 @@ def make_transformer(latent_channels: int, width: int, layers: int, heads: int) 
         patch_size=(1, 1, 1),
         num_attention_heads=heads,
         attention_head_dim=width // heads,
-        in_channels=3 * latent_channels + POSITIONS,
+        in_channels=3 * latent_channels + POSITIONS + AUDIO,
         out_channels=latent_channels,
-        text_dim=AUDIO_BANDS * (2 * AUDIO_REACH + 1),
+        text_dim=AUDIO + TIMES,
         freq_dim=128,
         ffn_dim=4 * width,
         num_layers=layers,
@@ -154,8 +157,11 @@ class PuppetDiT(Backbone):
         shape = x_t.shape[2:]
         reference = condition["reference"].expand(-1, -1, shape[0], -1, -1)
         position = position_channels(shape, x_t).expand(len(x_t), -1, -1, -1, -1)
-        stacked = torch.cat([x_t, condition["skeleton"], reference, position], dim=1)
         tokens = subsampled_audio(condition["audio"])
+        heard = tokens.transpose(1, 2)[..., None, None].expand(-1, -1, *shape)
+        stacked = torch.cat([x_t, condition["skeleton"], reference, position, heard], dim=1)
+        times = position[:, :TIMES, :, 0, 0].transpose(1, 2)
+        tokens = torch.cat([tokens, times], dim=-1)
         prediction: Tensor = self.denoiser(stacked, t * 1000, tokens, return_dict=False)[0]
         return prediction
 
