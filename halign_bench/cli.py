@@ -147,7 +147,7 @@ def leaderboard(
     board = build(*read_records(runs))
     if format_ == "table":
         buffer = io.StringIO()
-        board.print(Console() if out is None else Console(file=buffer, width=100))
+        board.print(None if out is None else Console(file=buffer, width=100))
         text = buffer.getvalue()
     else:
         text = {"md": board.to_markdown, "csv": board.to_csv, "json": board.to_json}[format_]()

@@ -7,6 +7,7 @@ seeds and resamples. A failure is a row with its status and reason.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -122,10 +123,13 @@ class Leaderboard:
 
         return csv_text(self)
 
-    def print(self, console: Console) -> None:
-        from halign_bench.tables import print_tables
+    def print(self, console: Console | None = None) -> None:
+        """To `console`, by default stdout: as wide as the terminal, 100 characters in a file or pipe."""
+        from rich.console import Console
 
-        print_tables(self, console)
+        from halign_bench.tables import WIDTH, print_tables
+
+        print_tables(self, console or Console(width=None if sys.stdout.isatty() else WIDTH))
 
     def write_all(self, folder: Path) -> None:
         """`leaderboard.json`, `.md` and `.csv`, each atomically."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from halign_bench.backbone import Backbone, Denoiser
-    from halign_bench.training import ClipBatch, PairBatch
+    from halign_bench.batch import ClipBatch, PairBatch
 
 DataKind = Literal["none", "pairs", "winners", "clips"]
 

@@ -69,9 +69,7 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     if request.json:
         print(board.to_json(), end="")
     else:
-        from rich.console import Console
-
-        board.print(Console())
+        board.print()
     return 1 if failed else 0
 
 

@@ -313,8 +313,6 @@ def print_tables(board: Leaderboard, console: Console) -> None:
             table.add_row(*(Text(text) for text in row))  # Text: brackets of a variant's name are not markup
         console.print(table)
 
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console.width = max(console.width, WIDTH)
     for block in blocks(board, console.width):
         show(block.title, block.headers, block.rows)
     console.print(Text(f"{_seeds(board)} {LEGEND}."))
