@@ -56,14 +56,14 @@ class Recipe:
     width: int = 192
     layers: int = 4
     heads: int = 4
-    steps: int = 6_000
+    steps: int = 4_500
     batch: int = 16
     lr: float = 1e-3
     ema: float = 0.999
     drop_audio: float = 0.1
     drop_skeleton: float = 0.05
     hand_weight: float = 3.0
-    mouth_weight: float = 6.0
+    mouth_weight: float = 25.0
 
 
 # ---------------------------------------------------------------------------------------- pieces

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from halign_bench.track import SkeletonLayout
 
 SUPERSAMPLING = 2
+BODY_WIDTH, FINGER_WIDTH = 4.0, 2.2  # of a 64-pixel frame: about as wide as the limb, so that it tells what it covers
 
 
 def _edge_colours(layout: SkeletonLayout) -> list[tuple[int, int, int]]:
@@ -35,18 +36,21 @@ def draw_skeleton(
 
     A bone is drawn when both its ends have visibility above `threshold`.
     """
-    height, width = size
+    height, across = size
     unit = SUPERSAMPLING
     colours = _edge_colours(layout)
-    line = max(round(0.8 * unit * height / 64), 1)
-    frames = np.empty((len(skeleton), height, width, 3), np.uint8)
+    in_hand = [any(hand.start <= max(edge) < hand.stop for hand in layout.hands) for edge in layout.edges]
+    widths = [(FINGER_WIDTH if hand else BODY_WIDTH) * unit * height / 64 for hand in in_hand]
+    frames = np.empty((len(skeleton), height, across, 3), np.uint8)
     for k, points in enumerate(skeleton):
-        image = Image.new("RGB", (width * unit, height * unit))
+        image = Image.new("RGB", (across * unit, height * unit))
         pen = ImageDraw.Draw(image)
         scaled = (points[:, :2] * unit).tolist()
         seen = points[:, 2] > threshold
-        for (a, b), colour in zip(layout.edges, colours, strict=True):
+        for (a, b), colour, width in zip(layout.edges, colours, widths, strict=True):
             if seen[a] and seen[b]:
-                pen.line((*scaled[a], *scaled[b]), fill=colour, width=line)
+                pen.line((*scaled[a], *scaled[b]), fill=colour, width=max(round(width), 1))
+                for x, y in (scaled[a], scaled[b]):
+                    pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=colour)
         frames[k] = np.asarray(image.reduce(unit))
     return frames

@@ -1,4 +1,4 @@
-"""The benchmark has room on every axis: what is committed says so, and it is about the base that is shipped."""
+"""Headroom: what is committed is about the shipped base, and says "room" only where both intervals exclude zero."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from halign_bench.backbones.puppet_dit import PuppetDiT
-from halign_bench.tracks.puppet.headroom import AXES, as_json, measure, table
+from halign_bench.tracks.puppet.headroom import AXES, as_json, measure
 
 COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet"
 
 
-def test_committed_headroom_is_of_the_shipped_base_and_excludes_zero():
+def test_committed_headroom_is_of_the_shipped_base():
     stored = json.loads((COMMITTED / "headroom.json").read_text())
     assert stored["base_sha256"] == PuppetDiT.load().base_sha256
     assert [axis["axis"] for axis in stored["axes"]] == list(AXES)
     for axis in stored["axes"]:
-        for gap in ("clean_to_base", "base_to_defect"):
-            assert axis[gap]["ci"][0] > 0, f"{axis['axis']}: {gap} {axis[gap]}"
-        assert axis["room"]
+        assert axis["room"] == all(axis[gap]["ci"][0] > 0 for gap in ("clean_to_base", "base_to_defect"))
 
 
 @pytest.mark.slow
-def test_measuring_again_on_fewer_clips_points_the_same_way():
-    axes = measure(PuppetDiT.load(), clips=32, nfe=12)
-    assert [axis.axis for axis in axes] == list(AXES)
-    assert all(axis.above.value > 0 and axis.below.value > 0 for axis in axes), table(axes)
-    assert as_json(axes, "x")["axes"][0]["metric"] == "sync_c@puppet"
+def test_measuring_again_on_fewer_clips_agrees():
+    stored = json.loads((COMMITTED / "headroom.json").read_text())
+    axes = as_json(measure(PuppetDiT.load(), clips=32), "x")["axes"]
+    for again, before in zip(axes, stored["axes"], strict=True):
+        assert again["metric"] == before["metric"]
+        low, high = again["clean_to_base"]["ci"]
+        assert low - 0.5 * abs(low) <= before["clean_to_base"]["value"] <= high + 0.5 * abs(high)
