@@ -8,7 +8,6 @@ then the decoder on noised latents), `corpus` (clips with defects, drawn and enc
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,8 +26,10 @@ from halign_bench.audio import log_mel
 from halign_bench.backbones.puppet_dit import AUDIO_BANDS, PuppetDiT, make_transformer
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
+from halign_bench.results import atomic_path
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
+from halign_bench.tracks.puppet.body import mouth_centre
 
 if TYPE_CHECKING:
     from halign_bench.track import Clip
@@ -100,10 +101,8 @@ def _compiled(denoiser: torch.nn.Module, steps: int) -> Iterator[None]:
 
 
 def _save_atomically(tensors: dict[str, Tensor], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-    os.replace(temporary, file)
+    with atomic_path(file) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
 
 
 def _draw(index: int) -> tuple[Clip, np.ndarray]:
@@ -122,10 +121,11 @@ def _importance(clip: Clip, hand_weight: float, mouth_weight: float) -> Tensor:
     assert clip.skeleton is not None and clip.layout is not None
     frames = len(clip.video)
     pixels = np.ones((frames, 64, 64), np.float32)
+    mouths = mouth_centre(clip.skeleton)
     for k in range(frames):
         points = clip.skeleton[k, :, :2]
         boxes = [(points[rows], hand_weight, 2.0) for rows in clip.layout.hands]
-        boxes.append(((points[0] + 0.38 * (points[1] - points[0]))[None], mouth_weight, 5.0))
+        boxes.append((mouths[k][None], mouth_weight, 5.0))
         for joints, weight, margin in boxes:
             (left, top), (right, bottom) = joints.min(0) - margin, joints.max(0) + margin
             pixels[k, max(int(top), 0) : max(int(bottom), 0), max(int(left), 0) : max(int(right), 0)] = 1 + weight
@@ -195,9 +195,8 @@ def _cosine(step: int, total: int, floor: float = 0.03) -> float:
 
 
 def _checkpoint(file: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int, **more: Any) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, **more}, temporary)
-    os.replace(temporary, file)
+    with atomic_path(file) as temporary:
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, **more}, temporary)
 
 
 # ---------------------------------------------------------------------------------------- corpus

@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from halign_bench.track import Clip
+from halign_bench.tracks.puppet.body import mouth_centre
 
 # Mean and standard deviation of each raw term over the first 100 clips of `annotator-train`, spoiled.
 SCALE = {
@@ -47,10 +48,8 @@ def _box(points: np.ndarray, margin: float, size: tuple[int, int]) -> tuple[slic
 
 
 def _mouth_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """The mouth lies a third of the way from nose to neck (rows 0 and 1 of the puppet's skeleton)."""
     unit = size[0] / 64
-    centre = skeleton[:, 0, :2] + 0.38 * (skeleton[:, 1, :2] - skeleton[:, 0, :2])
-    return [_box(c[None], 5.5 * unit, size) for c in centre]
+    return [_box(centre[None], 5.5 * unit, size) for centre in mouth_centre(skeleton)]
 
 
 def raw_terms(video: np.ndarray, target: Clip) -> dict[str, float]:
