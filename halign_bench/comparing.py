@@ -1,19 +1,17 @@
-"""Who is better than whom: comparisons with base and sft, ranks, and the claims of papers."""
+"""Who is better than whom: comparisons with base and sft, and ranks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from halign_bench.pairing import Sample, Scores
-from halign_bench.results import ClaimData, MetricKey, Record, metric_key, parse_key
+from halign_bench.results import SPEED, Record, parse_key
 from halign_bench.stats import holm, significance_ranks
 
 REFERENCES = ("base", "sft")
 ALPHA = 0.05
-SPEED = "seconds_per_second"  # measured once a record, not clip by clip: shown, not tested
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Cells:
         return next(known, None)
 
     def tested(self) -> list[str]:
+        """All but speed, which is shown and claimed, not compared method by method."""
         return [key for key in self.keys if parse_key(key).name != SPEED]
 
     def matching(self, text: str) -> list[str]:
@@ -50,11 +49,13 @@ class Cells:
             and self.nfe(key) == nfe
         ]  # fmt: skip
 
-    def paired(self, method: str, than: str, key: str, other_key: str | None = None) -> Sample:
-        """Score of `method` less that of `than`, over the seeds both have."""
+    def paired(
+        self, method: str, than: str, key: str, other_key: str | None = None, ratio: bool = False
+    ) -> Sample:
+        """Score of `method` less that of `than`, over the seeds both have; the log of their ratio with `ratio`."""
         by_seed = {record.cell.seed: record for record in self.done(than)}
         pairs = [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
-        return self.scores.sample(pairs, key, other_key)
+        return self.scores.sample(pairs, key, other_key, ratio)
 
 
 def comparisons(cells: Cells) -> list[dict[str, Any]]:
@@ -111,45 +112,3 @@ def ranks(cells: Cells) -> dict[str, dict[str, int | None]]:
             better[b, a] = None if verdict is None else verdict == "worse"
         found[key] = significance_ranks(names, better)
     return found
-
-
-def claims(cells: Cells) -> list[dict[str, Any]]:
-    """Each method's claims on this track: supported, refuted or not enough data."""
-    results = []
-    for method, records in cells.methods.items():
-        stated = {json.dumps(claim.model_dump(), sort_keys=True): claim for r in records for claim in r.claims}
-        for claim in stated.values():
-            keys = cells.matching(claim.metric)
-            judged = [_judged(claim, method, key, cells) for key in keys] or [
-                _unknown(None, f"{claim.metric} was not measured")
-            ]
-            results += [{"method": method, **claim.model_dump(), **verdict} for verdict in judged]
-    return results
-
-
-def _unknown(key: str | None, reason: str | None) -> dict[str, Any]:
-    return {"key": key, "verdict": "not enough data", "improvement": None, "ci": None, "reason": reason}
-
-
-def _judged(claim: ClaimData, method: str, key: str, cells: Cells) -> dict[str, Any]:
-    than, _, at = claim.better_than.partition("/nfe")  # "base/nfe100": across the NFE grid
-    if than not in cells.methods:
-        return _unknown(key, f"{than} is not in this table")
-    up = cells.direction(key)
-    if up is None:
-        return _unknown(key, f"{claim.metric} has no better side")
-    other = key
-    if at:
-        name, where, _ = parse_key(key)
-        found = cells.matching(metric_key(*MetricKey(name, where, int(at))))
-        if not found:
-            return _unknown(key, f"{claim.metric} was not measured at NFE {at}")
-        other = found[0]
-    difference = cells.paired(method, than, key, other).difference()
-    if difference.value is None or difference.ci is None:
-        return _unknown(key, difference.reason)
-    sign = 1 if up else -1
-    low, high = sorted(sign * end for end in difference.ci)
-    verdict = "supported" if low > claim.margin else "refuted" if high < claim.margin else "not enough data"
-    reason = "the interval includes the margin" if verdict == "not enough data" else None
-    return {"key": key, "verdict": verdict, "improvement": sign * difference.value, "ci": (low, high), "reason": reason}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.metric import Metric, Scored
-from halign_bench.results import Bootstrap, ClipScore, MetricValue, metric_key
+from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, metric_key
 from halign_bench.samples import SampleStore
 from halign_bench.track import FPS, Clip, Track, Unscorable
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 KEEP_BYTES = 512 * 2**20  # real clips held in memory between cells; what does not fit is read again
 BOOTSTRAP_SEED = 0
-SPEED = "seconds_per_second"
 
 
 @dataclass
@@ -34,6 +33,7 @@ class Evaluation:
     """Scores of one cell, ready for its record.
 
     sample_seconds  of all chunks, also of those that an earlier run left
+    chunk_seconds   of each chunk, by NFE
     score_seconds   of this process
     """
 
@@ -41,6 +41,7 @@ class Evaluation:
     clips: list[ClipScore] = field(default_factory=list)
     replicates: dict[str, list[float | None]] = field(default_factory=dict)
     sample_seconds: float = 0.0
+    chunk_seconds: dict[str, list[float]] = field(default_factory=dict)
     score_seconds: float = 0.0
 
 
@@ -186,13 +187,13 @@ class Evaluator:
     def _score(self, nfe: int, store: SampleStore, phase: Any, result: Evaluation) -> None:
         """Each extractor sees each clip once; every metric then reads what it gave."""
         usable = [self._make(cls) for cls in self.metrics if not self._missing(cls)]
-        seconds = 0.0
+        chunk_seconds: list[float] = []
         for number, indices in enumerate(self.chunks()):
             stored = store.read(number, nfe)
             if stored is None:
                 raise OSError(f"{store.path(number, nfe)}: sampled a moment ago and now missing or damaged")
             videos, took = stored
-            seconds += took
+            chunk_seconds.append(took)
             targets = [self.clip(index) for index in indices]
             clips = [
                 Clip(target.id, target.identity, video, target.reference, target.audio, layout=target.layout)
@@ -218,8 +219,10 @@ class Evaluator:
                 )  # fmt: skip
         for metric in usable:
             self._conclude(metric, self._key(type(metric), point), result, phase)
-        sampled = math.isfinite(seconds)
-        result.sample_seconds += seconds if sampled else 0.0
+        seconds = sum(chunk_seconds)
+        if sampled := math.isfinite(seconds):
+            result.sample_seconds += seconds
+            result.chunk_seconds[str(nfe)] = chunk_seconds
         generated = len(self.ids) * self.backbone.frames / FPS
         result.metrics[metric_key(SPEED, self.track.name, point)] = MetricValue(
             value=seconds / generated if sampled else None, n=len(self.ids) if sampled else 0,

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.comparing import REFERENCES, SPEED, Cells, claims, comparisons, ranks
+from halign_bench.claims import judged
+from halign_bench.comparing import REFERENCES, Cells, comparisons, ranks
 from halign_bench.errors import RequestError
 from halign_bench.pairing import Scores
-from halign_bench.results import Record, atomic_write, parse_key
+from halign_bench.results import SPEED, Record, atomic_write, parse_key
 from halign_bench.stats import pareto_front, score_interval
 from halign_bench.track import Refusal
 
@@ -37,8 +38,9 @@ RULES = {
     "rank": "1 + number of methods significantly better (paired, Holm over all pairs of a score); methods not told "
     "apart share a rank; none where no two are told apart",
     "pareto": "no other method is at least as good in every score with a better side, and better in one",
-    "claims": "supported when the 95 % interval of the improvement lies above the margin, refuted when it lies below; "
-    "not corrected for the number of claims",
+    "claims": "each comparison of a claim is supported when the paired 95 % interval of the improvement lies above its "
+    "margin, refuted when it lies below; the claim is supported when all of its comparisons are, refuted when one is; "
+    "speed is paired on chunks of clips sampled on one machine; not corrected for the number of claims",
 }
 
 
@@ -156,7 +158,7 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     compared = comparisons(cells)
     rows = [_row(name, cells) for name in methods]
     rows = _with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
-    claimed = claims(cells)
+    claimed = judged(cells)
     notes += _machines(records) + cells.scores.problems
     first = records[0]
     return Leaderboard(first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused))
@@ -245,7 +247,8 @@ def _row(method: str, cells: Cells) -> Row:
     reason = "; ".join(f"seed {r.cell.seed} {r.status}: {r.error}" for r in failures) or None
     measured = [key for key in cells.keys if any(key in record.metrics for record in done)]
     metrics = {key: _score(done, key, cells.scores) for key in measured}
-    return Row(method, status, len(done), [r.cell.seed for r in done], metrics, _cost(done), reason=reason)
+    seeds = [record.cell.seed for record in done]
+    return Row(method, status, len(done), seeds, metrics, _cost(done), reason=reason)
 
 
 def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:

@@ -51,12 +51,31 @@ class LossOutput:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says should happen, as data: `metric` of this method is better than that of `than`."""
+    """What the paper says should happen, as data: `metric` of this method is better than that of another row.
 
-    metric: str
-    better_than: str
+    metric       a score as tables name it, "sync_c", "hkc/nfe30" at an NFE, or several that must all hold
+    better_than  a method, a variant, either at an NFE: "base", "ipa[hand_weight=1]", "base/nfe100"; or several,
+                 best first, for an order: this method is better than the first, which is better than the second.
+                 A variant of this method shares all other numbers with the row that claims; in a pipeline the
+                 other stands on top of the same, so that for b in "a+b" base means a
+    source       where in the paper
+    margin       by how much at least, in the metric's unit; below 0 it says non-inferior: not worse by more
+    times        instead of a margin: at least this many times as good, 0.95 for "not worse by more than 5 %"; for
+                 seconds_per_second a speed-up. The ratio is taken so that above 1 is better; scores must be > 0
+    of           the row it is about where that is not the method itself: "tmm+diffusion-dpo"; the names in
+                 `better_than` are then taken as they stand
+    """
+
+    metric: str | tuple[str, ...]
+    better_than: str | tuple[str, ...]
     source: str
     margin: float = 0.0
+    times: float | None = None
+    of: str = ""
+
+    def __post_init__(self) -> None:
+        if self.times is not None and (self.margin or self.times <= 0):
+            raise ValueError(f"claim on {self.metric}: give a margin or times (above 0), not both")
 
 
 class AlignmentMethod:

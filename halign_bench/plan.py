@@ -139,6 +139,18 @@ def _variants(request: RunRequest) -> tuple[Variant, ...]:
     return tuple(found.values())
 
 
+def variant_named(text: str) -> Variant:
+    """What a text such as "ipa[hand_weight=1]" or "tmm+tpo" names. Raises `RequestError` or `PluginError`."""
+    from halign_bench.grammar import parse_methods
+
+    pipelines = parse_methods(text)
+    if len(pipelines) != 1:
+        raise RequestError(f'"{text}" names {len(pipelines)} rows, one is expected')
+    variant = Variant(tuple(_part(name, settings) for name, settings in pipelines[0]))
+    _check_pipeline(variant)
+    return variant
+
+
 def _overrides(settings: Sequence[str], named: set[str]) -> dict[str, dict[str, str]]:
     """`--set method.key=value`, by method. Brackets on a variant win over it."""
     shared: dict[str, dict[str, str]] = {}
@@ -201,4 +213,4 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-__all__ = ["ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "plan"]
+__all__ = ["ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "plan", "variant_named"]

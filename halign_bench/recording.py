@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ def make_record(
         timings=Timings(
             train=sum(result.seconds for result in trained) if trained else None,
             sample=scores.sample_seconds if scores else None, score=scores.score_seconds if scores else None,
+            chunks=scores.chunk_seconds if scores else {},
         ),
         training=Training(
             samples_seen=sum(result.samples_seen for result in trained), steps=sum(r.steps for r in trained),
@@ -55,10 +57,7 @@ def make_record(
         ) if trained else None,
         provenance=provenance, metrics=dict(scores.metrics) if scores else {},
         bootstrap=run.evaluator.bootstrap() if scores else None,
-        claims=[
-            ClaimData(metric=c.metric, better_than=c.better_than, source=c.source, margin=c.margin)
-            for c in variant.parts[-1].method.claims
-        ],
+        claims=[ClaimData(**asdict(claim)) for claim in variant.parts[-1].method.claims],
         started=started, finished=now(),
     )  # fmt: skip
 

@@ -27,7 +27,12 @@ SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Word = Annotated[str, Field(min_length=1)]
+Names = Word | Annotated[tuple[Word, ...], Field(min_length=1)]
 Status = Literal["done", "diverged", "failed", "timeout"]
+
+
+SPEED = "seconds_per_second"  # measured once a record, by chunks of clips, not clip by clip
 
 
 # Names of scores
@@ -97,6 +102,9 @@ class Timings(_Part):
     train: Seconds | None = None
     sample: Seconds | None = None
     score: Seconds | None = None
+    chunks: dict[str, list[Seconds]] = Field(
+        default_factory=dict, description="seconds that each chunk of clips took to sample, by NFE"
+    )
 
 
 class Training(_Part):
@@ -143,10 +151,21 @@ class MetricValue(_Part):
 class ClaimData(_Part):
     """A method's claim, as `halign_bench.method.Claim` states it."""
 
-    metric: str
-    better_than: str
+    metric: Names
+    better_than: Names
     source: str
     margin: Finite = 0.0
+    times: Annotated[Finite, Field(gt=0)] | None = None
+    of: str = ""
+
+    @model_validator(mode="after")
+    def _names_scores(self) -> ClaimData:
+        for metric in (self.metric,) if isinstance(self.metric, str) else self.metric:
+            try:
+                parse_key(metric)
+            except RequestError as error:
+                raise ValueError(str(error)) from None
+        return self
 
 
 class Environment(_Part):

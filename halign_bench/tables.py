@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.comparing import SPEED
-from halign_bench.results import parse_key
+from halign_bench.results import SPEED, parse_key
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,17 +192,26 @@ def failures(board: Leaderboard) -> list[str]:
 
 
 def claim_rows(board: Leaderboard) -> list[list[str]]:
+    """A line a claim, with what was measured or why that decides nothing; where it is made of several, a line each."""
     rows = []
     for claim in board.claims:
-        margin = f" by {claim['margin']:g}" if claim["margin"] else ""
-        text = f"{claim['key'] or claim['metric']} better than {claim['better_than']}{margin}"
-        measured = claim["reason"] or ABSENT
-        if claim["ci"]:
-            low, high = claim["ci"]
-            half = (high - low) / 2
-            measured = f"{number(claim['improvement'], half)} [{number(low, half)}, {number(high, half)}]"
-        rows.append([claim["method"], text, measured, claim["verdict"]])
+        parts = claim["comparisons"]
+        only = _compared(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
+        rows.append([claim["method"], claim["text"], only, claim["verdict"]])
+        if len(parts) > 1:
+            rows += [["", f"  {part['key']} over {part['than']}", _compared(part), part["verdict"]] for part in parts]
     return rows
+
+
+def _compared(part: dict[str, Any]) -> str:
+    """Improvement with its interval, "x" after a ratio; the reason where there is no verdict."""
+    if part["ci"] is None:
+        return part["reason"] or ABSENT
+    low, high = part["ci"]
+    half = (high - low) / 2
+    text = f"{number(part['improvement'], half)} [{number(low, half)}, {number(high, half)}]"
+    text += "x" if part["ratio"] else ""
+    return f"{text}; {part['reason']}" if part["reason"] else text
 
 
 CLAIM_HEADERS = ["method", "claim", "improvement [95 %]", "verdict"]
@@ -305,10 +313,10 @@ def print_tables(board: Leaderboard, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def show(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], fold: int = 0) -> None:
+    def show(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], fold: tuple[int, ...] = (0,)) -> None:
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
         for i, header in enumerate(headers):
-            table.add_column(Text(header), overflow="fold", no_wrap=i != fold)
+            table.add_column(Text(header), overflow="fold", no_wrap=i not in fold)
         for row in rows:
             table.add_row(*(Text(text) for text in row))  # Text: brackets of a variant's name are not markup
         console.print(table)
@@ -318,7 +326,7 @@ def print_tables(board: Leaderboard, console: Console) -> None:
     console.print(Text(f"{_seeds(board)} {LEGEND}."))
     for block in nfe_blocks(board, console.width):
         show(block.title, block.headers, block.rows)
-    if rows := claim_rows(board):
-        show("Claims of the papers, on this track", CLAIM_HEADERS, rows, fold=2)
     for line in failures(board):
         console.print(Text(line))
+    if rows := claim_rows(board):
+        show("Claims of the papers, on this track", CLAIM_HEADERS, rows, fold=(0, 1, 2))

@@ -60,6 +60,14 @@ def test_a_good_method_passes():
     assert failed("method", GoodMethod) == set()
 
 
+def test_every_form_of_a_claim_conforms():
+    claims = (
+        Claim(("hkc", "fid/nfe30"), "base/nfe100", "figure 3", times=0.95),
+        Claim("sync_c", ("diffusion-dpo[beta=2]", "diffusion-dpo[beta=1]"), "table 2", of="sft+diffusion-dpo"),
+    )
+    assert failed("method", broken_method(claims=claims)) == set()
+
+
 def broken_method(**attributes) -> type:
     return type("BrokenMethod", (GoodMethod,), {"__doc__": "Broken on purpose.", **attributes})
 
@@ -102,6 +110,9 @@ def changes_the_base(self, stage, policy, reference, batch, backbone):
         ({"active_adapters": lambda self, t: ()}, "samples with the adapters that it trains"),
         ({"active_adapters": lambda self, t: ("good", "other")}, "samples with the adapters that it trains"),
         ({"claims": (Claim("hkc", "nobody", "figure 3"),)}, "claims can be tested"),
+        ({"claims": (Claim("hkc", ("base", "sft[dat=clips]"), "figure 3"),)}, "claims can be tested"),
+        ({"claims": (Claim("hkc", "base", "figure 3", of="sft+nobody"),)}, "claims can be tested"),
+        ({"claims": (Claim("h k c", "base", "figure 3"),)}, "claims can be tested"),
         ({"measure": lambda self, made, target, reference, batch: (made - target).pow(2).mean()},
          "loss is one finite number a sample"),
         ({"measure": lambda self, made, target, reference, batch: error(made, target) * float("nan")},

@@ -11,14 +11,16 @@ from typing import get_args
 import torch
 from pydantic import BaseModel, ValidationError
 
-from halign_bench import registry
 from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
 from halign_bench.backbone import Condition, Parameterisation
 from halign_bench.batch import ClipBatch, PairBatch
+from halign_bench.claims import named, split_nfe
 from halign_bench.conformance import Skipped, require
 from halign_bench.conformance.samples import FRAMES, LATENT, ToyBackbone
 from halign_bench.errors import HalignError
 from halign_bench.method import AlignmentMethod, DataKind, LossOutput, Stage
+from halign_bench.plan import variant_named
+from halign_bench.results import parse_key
 
 BATCH = 3
 SOURCE = re.compile(r"\b(paper|code|ours|note|infer)\b", re.IGNORECASE)
@@ -175,11 +177,17 @@ def samples_with_the_adapters_that_it_trains(subject: Subject) -> None:
 
 
 def claims_can_be_tested(subject: Subject) -> str:
-    methods = registry.names("method")
-    for claim in subject.cls.claims:
-        require(claim.better_than in methods, f"claim on {claim.metric}: there is no method {claim.better_than}")
+    for claim in subject.method.claims:
         require(bool(claim.metric and claim.source), "a claim needs a metric and the place in the paper that makes it")
-    return f"{len(subject.cls.claims)} of them"
+        require(bool(named(claim.better_than)), f"claim on {claim.metric}: it does not say better than what")
+        try:
+            for metric in named(claim.metric):
+                parse_key(metric)
+            for text in (*named(claim.better_than), *([claim.of] if claim.of else [])):
+                variant_named(split_nfe(text)[0])
+        except HalignError as problem:
+            require(False, f"claim on {claim.metric}: {problem}")
+    return f"{len(subject.method.claims)} of them"
 
 
 def loss_is_one_finite_number_a_sample(subject: Subject) -> str:
