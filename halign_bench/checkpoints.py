@@ -86,6 +86,16 @@ class Checkpoints:
             partial.write_text("".join(lines[:count]), encoding="utf-8")
             os.replace(partial, self.log_path)
 
+    def log(self) -> list[dict[str, Any]]:
+        """Lines of the steps that need not be done again."""
+        if not self.log_path.exists():
+            return []
+        return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+
+    def discard(self) -> None:
+        """There is nothing in this training to go on from."""
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
     def write_result(self, result: dict[str, Any]) -> None:
         partial = self._partial("result.json")
         partial.write_text(json.dumps({"fingerprint": self.fingerprint, "result": result}), encoding="utf-8")

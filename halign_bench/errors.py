@@ -27,6 +27,12 @@ class Diverged(HalignError):
     exit_code = 1
 
 
+class SelfCheckFailed(HalignError):
+    """A training is not what its method means it to be; the cell is recorded as `failed`, the others go on."""
+
+    exit_code = 1
+
+
 class Interrupted(HalignError):
     """The user stopped the run; what is done is kept and `run` again continues."""
 

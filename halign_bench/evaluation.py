@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.metric import Metric, Scored
-from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, metric_key
+from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, Sign, metric_key, parse_key
 from halign_bench.samples import SampleStore
+from halign_bench.signs import in_samples, over_exposed
 from halign_bench.track import FPS, Clip, Track, Unscorable
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Evaluation:
     sample_seconds  of all chunks, also of those that an earlier run left
     chunk_seconds   of each chunk, by NFE
     score_seconds   of this process
+    signs           of trouble, seen in the samples
     """
 
     metrics: dict[str, MetricValue] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Evaluation:
     sample_seconds: float = 0.0
     chunk_seconds: dict[str, list[float]] = field(default_factory=dict)
     score_seconds: float = 0.0
+    signs: list[Sign] = field(default_factory=list)
 
 
 class Evaluator:
@@ -188,6 +191,7 @@ class Evaluator:
         """Each extractor sees each clip once; every metric then reads what it gave."""
         usable = [self._make(cls) for cls in self.metrics if not self._missing(cls)]
         chunk_seconds: list[float] = []
+        exposed = 0
         for number, indices in enumerate(self.chunks()):
             stored = store.read(number, nfe)
             if stored is None:
@@ -195,6 +199,7 @@ class Evaluator:
             videos, took = stored
             chunk_seconds.append(took)
             targets = [self.clip(index) for index in indices]
+            exposed += sum(over_exposed(video, t.video) for video, t in zip(videos, targets, strict=True))
             clips = [
                 Clip(target.id, target.identity, video, target.reference, target.audio, layout=target.layout)
                 for video, target in zip(videos, targets, strict=True)
@@ -219,6 +224,7 @@ class Evaluator:
                 )  # fmt: skip
         for metric in usable:
             self._conclude(metric, self._key(type(metric), point), result, phase)
+        result.signs += in_samples(nfe, exposed, [row for row in result.clips if parse_key(row.metric).nfe == point])
         seconds = sum(chunk_seconds)
         if sampled := math.isfinite(seconds):
             result.sample_seconds += seconds

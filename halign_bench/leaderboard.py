@@ -71,6 +71,7 @@ class Row:
     cost: dict[str, float | None]
     pareto: bool | None = None
     reason: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     rows = [_row(name, cells) for name in methods]
     rows = _with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
     claimed = judged(cells)
-    notes += _machines(records) + cells.scores.problems
+    notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
     return Leaderboard(first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused))
 
@@ -237,6 +238,24 @@ def _machines(records: Sequence[Record]) -> list[str]:
     return ["the records come from different machines: times do not compare"] if len(machines) > 1 else []
 
 
+def _over_optimised(cells: Cells, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Methods that tell all their training pairs apart while their samples are worse than the base's."""
+    notes = []
+    for method in cells.methods:
+        signs = [s for record in cells.done(method) for s in record.warnings if s.name == "implicit accuracy at 1"]
+        worse = [
+            entry["metric"] for entry in comparisons
+            if entry["method"] == method and entry["than"] == "base" and entry["verdict"] == "worse"
+            and cells.nfe(entry["metric"]) == cells.main
+        ]  # fmt: skip
+        if signs and worse:
+            notes.append(
+                f"{method} has learnt more than its pairs can teach: implicit accuracy at 1 by step {signs[0].step}, "
+                f"and its samples are worse than base's in {', '.join(worse)}"
+            )
+    return notes
+
+
 # Rows
 
 
@@ -247,8 +266,9 @@ def _row(method: str, cells: Cells) -> Row:
     reason = "; ".join(f"seed {r.cell.seed} {r.status}: {r.error}" for r in failures) or None
     measured = [key for key in cells.keys if any(key in record.metrics for record in done)]
     metrics = {key: _score(done, key, cells.scores) for key in measured}
+    warnings = [f"seed {r.cell.seed}: {sign.text}" for r in cells.methods[method] for sign in r.warnings]
     seeds = [record.cell.seed for record in done]
-    return Row(method, status, len(done), seeds, metrics, _cost(done), reason=reason)
+    return Row(method, status, len(done), seeds, metrics, _cost(done), reason=reason, warnings=warnings)
 
 
 def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:

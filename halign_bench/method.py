@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -43,7 +43,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """`per_sample` is `[B]`; `logs` are `[B]` tensors whose means are logged."""
+    """`per_sample` is `[B]`; `logs` are `[B]` tensors whose means are logged.
+
+    Two names in `logs` are watched for signs of trouble: `winner_gap`, the winner's error less the
+    reference's, and `implicit_accuracy`, the share of pairs whose winner the policy prefers.
+    """
 
     per_sample: torch.Tensor
     logs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -86,6 +90,7 @@ class AlignmentMethod:
     paper: ClassVar[str]
     summary: ClassVar[str] = ""
     claims: ClassVar[tuple[Claim, ...]] = ()
+    shares_noise: ClassVar[bool] = True  # winner and loser of a pair reach the policy with the same noise and t
 
     class Config(Config):
         pass
@@ -100,6 +105,10 @@ class AlignmentMethod:
     def active_adapters(self, t: float) -> Sequence[str]:
         """Adapters that are on when sampling at noise level t. Default: all that were trained."""
         return tuple(dict.fromkeys(stage.adapter for stage in self.stages()))
+
+    def at_start(self, stage: Stage) -> Mapping[str, float]:
+        """Values of "loss", or of a log, that every sample has while policy and reference agree; checked at step 0."""
+        return {}
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone

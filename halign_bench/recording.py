@@ -57,6 +57,7 @@ def make_record(
         ) if trained else None,
         provenance=provenance, metrics=dict(scores.metrics) if scores else {},
         bootstrap=run.evaluator.bootstrap() if scores else None,
+        warnings=[*(sign for result in trained for sign in result.warnings), *(scores.signs if scores else [])],
         claims=[ClaimData(**asdict(claim)) for claim in variant.parts[-1].method.claims],
         started=started, finished=now(),
     )  # fmt: skip

@@ -168,6 +168,15 @@ class ClaimData(_Part):
         return self
 
 
+class Sign(_Part):
+    """A sign of trouble that was seen: a warning, not a failure. `step` is of its stage, None for samples."""
+
+    name: str
+    step: Count | None = None
+    value: Finite
+    text: str
+
+
 class Environment(_Part):
     """The software and the machine. No host, user or path names."""
 
@@ -200,6 +209,7 @@ class Record(_Part):
     metrics: dict[str, MetricValue] = Field(default_factory=dict)
     bootstrap: Bootstrap | None = None
     claims: list[ClaimData] = Field(default_factory=list)
+    warnings: list[Sign] = Field(default_factory=list, description="signs of trouble, in training and in samples")
     files: dict[str, str] = Field(default_factory=dict, description="what lies beside the record, by kind")
     started: str | None = None
     finished: str | None = None

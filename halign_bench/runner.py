@@ -18,6 +18,7 @@ from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
+from halign_bench.selfcheck import fingerprint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,9 +88,12 @@ class Run:
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
             backbone: Any = registry.get("backbone", request.backbone)
             track: Any = registry.get("track", request.track)
-            self.backbone: Backbone = backbone.load(device=resolve_device(request.device))
+            device = resolve_device(request.device)
+            self._load: Callable[[], Backbone] = lambda: backbone.load(device=device)
+            self.backbone = self._load()
             self.track: Track = track(data=request.data, frames=self.backbone.frames, size=self.backbone.size)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
+            self._base = fingerprint(self.backbone.denoiser)
         for refusal in self.track.refusals():
             self.progress.say(f"left out {refusal.source}: {refusal.reason}")
         for problem in self.evaluator.broken:
@@ -149,7 +153,17 @@ class Run:
             label = f"[{number}/{len(missing)}] {cell.variant.label} seed {cell.seed}"
             if not self._cell(cell, work, label):
                 failed.append(cell)
+                self._restore_base()
         return failed
+
+    def _restore_base(self) -> None:
+        """What went wrong in a cell may have changed the base under it; the next one starts from the base as it was."""
+        from halign_bench.adapters import attached
+
+        module = self.backbone.denoiser
+        if fingerprint(module, attached(module)) != self._base:
+            self.backbone = self.evaluator.backbone = self._load()
+            self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
         weight = sum(self._train_weight(cell) + self.evaluator.weight for cell in cells)
@@ -180,6 +194,8 @@ class Run:
                 return False
             active = cell.variant.active_adapters
             scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label)
+            for sign in scores.signs:
+                self.progress.say(f"{label}: {sign.text}")
             add_heldout(scores, trained[-1])
             record = make_record(self, cell, started, "done", None, trained, scores)
             if trained[-1].adapters_dir is not None:
@@ -241,9 +257,10 @@ class Run:
                 continue
             what = f"{label}: train" if len(parts) == 1 else f"{label}: train {part.label}"
             with self.progress.phase(what, spec.samples, weight) as phase:
-                results.append(
-                    train(part.method, self.backbone, preferences, spec, cell.seed, where, phase, earlier=earlier)
-                )
+                results.append(train(
+                    part.method, self.backbone, preferences, spec, cell.seed, where, phase, earlier=earlier,
+                    warn=lambda text, what=what: self.progress.say(f"{what}: {text}"),  # type: ignore[misc]
+                ))  # fmt: skip
             if results[-1].status != "done":
                 break
         return results

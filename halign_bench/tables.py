@@ -227,6 +227,8 @@ def markdown(board: Leaderboard) -> str:
         parts += [f"## {block.title}", "", *pipes(block.headers, block.rows), ""]
     if lines := failures(board):
         parts += ["## Not measured or left out", "", *(f"- {line}" for line in lines), ""]
+    if lines := [f"{row.method}, {warning}" for row in board.rows for warning in row.warnings]:
+        parts += ["## Signs of trouble", "", *(f"- {line}" for line in lines), ""]
     if rows := claim_rows(board):
         parts += ["## Claims", "", *pipes(CLAIM_HEADERS, rows), ""]
     if rows := difference_rows(board):

@@ -14,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
-from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError
+from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
+from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
+from halign_bench.selfcheck import SelfCheck
+from halign_bench.signs import TrainingSigns
 from halign_bench.watch import Watch
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class TrainingResult(BaseModel):
     peak_memory_bytes  CUDA: most allocated; CPU: largest resident size of the process, seen between the
                        forward and the backward pass of each step
     heldout            implicit accuracy by criterion after training; empty where there are no held-out pairs
+    warnings           signs of trouble, in the order in which they were seen
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,6 +78,7 @@ class TrainingResult(BaseModel):
     adapters_dir: Path | None = None
     log_path: Path | None = None
     heldout: list[HeldOut] = Field(default_factory=list)
+    warnings: list[Sign] = Field(default_factory=list)
 
 
 def train(
@@ -87,6 +92,7 @@ def train(
     *,
     earlier: Adapters | None = None,
     checkpoint_seconds: float = 30.0,
+    warn: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Trains every stage of `method` and leaves its adapters attached to the backbone, none of them active.
 
@@ -98,20 +104,24 @@ def train(
                         attached, stay on, and are frozen. All others are taken off the backbone first
     progress            told (samples, budget) after each step; it may raise to stop here, resumably
     checkpoint_seconds  how much work a kill may cost; no effect on the result
+    warn                told each sign of trouble, in a sentence, when it is first seen
 
-    Raises RequestError where the data gives nothing to learn from, KeyboardInterrupt and Interrupted as
-    they come, with a checkpoint left behind.
+    Raises RequestError where the data gives nothing to learn from, SelfCheckFailed where the training is
+    not what the method means (`halign_bench.selfcheck`), KeyboardInterrupt and Interrupted as they come,
+    with a checkpoint left behind.
     """
-    return _Training(method, backbone, data, spec, seed, workdir, progress, earlier, checkpoint_seconds).run()
+    return _Training(method, backbone, data, spec, seed, workdir, progress, earlier, checkpoint_seconds, warn).run()
 
 
 class _Training:
     def __init__(
         self, method: AlignmentMethod, backbone: Backbone, data: PreferenceSet | None, spec: TrainingSpec, seed: int,
         workdir: Path, progress: Progress | None, earlier: Adapters | None, checkpoint_seconds: float,
+        warn: Callable[[str], None] | None,
     ) -> None:
         self.method, self.backbone, self.data, self.spec, self.seed = method, backbone, data, spec, seed
-        self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
+        self.progress, self.checkpoint_seconds, self.warn = progress, checkpoint_seconds, warn
+        self.signs, self.warnings = TrainingSigns(), list[Sign]()
         self.earlier: Adapters = earlier or (lambda t: ())
         self.stages = list(method.stages())
         if sum(stage.share for stage in self.stages) > 1 + 1e-6:
@@ -119,6 +129,7 @@ class _Training:
         self.plan = [max(1, round(spec.samples * stage.share / spec.batch_size)) for stage in self.stages]
         self.state = State()
         self.optimizer: Any = None
+        self.check: SelfCheck | None = None  # of the stage that trains
         self.whole = True  # False while an optimiser step is half done: no state to keep
         self.workdir, self.adapters_dir = workdir, workdir / "adapters"
         self.files = Checkpoints(workdir, self._fingerprint())
@@ -164,6 +175,7 @@ class _Training:
             self.state = State(**saved["state"])
         if self.accelerator.is_main_process:
             self.files.keep_log_lines(self.state.steps)
+            self.warnings = [sign for entry in self.files.log() for sign in self.signs.see(entry)]
         self._report()
         try:
             for index in range(self.state.stage, len(self.stages)):
@@ -173,6 +185,9 @@ class _Training:
             result = TrainingResult(status="diverged", error=str(problem), **self._numbers())
             remove_adapters(module, self._own())
             return self._finish(result)
+        except SelfCheckFailed:
+            self.files.discard()
+            raise
         except (KeyboardInterrupt, Interrupted):
             self._save_checkpoint()
             raise
@@ -203,7 +218,7 @@ class _Training:
         return {
             "samples_seen": self.state.samples, "steps": self.state.steps, "trained_parameters": count,
             "seconds": self.state.seconds, "peak_memory_bytes": self.state.peak or None,
-            "log_path": self.files.log_path,
+            "log_path": self.files.log_path, "warnings": self.warnings,
         }
 
     def _heldout(self) -> list[HeldOut]:
@@ -222,7 +237,7 @@ class _Training:
 
         from halign_bench.feeding import Feed
 
-        stage, self.optimizer = self.stages[index], None
+        stage, self.optimizer, self.check = self.stages[index], None, None
         assert self.data is not None
         feed = Feed(self.data, stage, index, self.spec.batch_size, self.seed, self.backbone.device)
         parameters = self._attach(index)
@@ -232,20 +247,30 @@ class _Training:
         else:
             self.state.stage, self.state.step = index, 0
         active, below = self._active(stage)
+        check = self.check = SelfCheck(self.method, stage, self.backbone, active, below, self.plan[index])
+        if self.state.step == 0:
+            with self.accelerator.autocast():
+                check.adapter_starts_as_nothing(feed.batch(0))
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
         with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
-                entry = self._step(stage, feed, parameters, below)
+                entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
                 if self.accelerator.is_main_process:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
+                    for sign in self.signs.see(entry):
+                        self.warnings.append(sign)
+                        if self.warn is not None:
+                            self.warn(sign.text)
                     if time.monotonic() - last_checkpoint >= self.checkpoint_seconds:
+                        check.reference_has_not_moved()  # what resumes from here could not tell any more
                         self._save_checkpoint()
                         last_checkpoint = time.monotonic()
                 self._report()
+        check.reference_has_not_moved()
 
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
         """Attaches the adapters of all stages up to this one; the parameters of this one's, which alone train."""
@@ -258,6 +283,8 @@ class _Training:
                 init = derived_seed("lora", self.seed, stage.adapter)
                 attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
         module.requires_grad_(False)
+        for parameter in module.parameters():
+            parameter.grad = None
         parameters = list(adapter_parameters(module, self.stages[index].adapter).values())
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -277,7 +304,9 @@ class _Training:
         own = [name for name in self.method.active_adapters(inside[8]) if name in self._own()]
         return list(dict.fromkeys([*earlier, *own, stage.adapter])), earlier
 
-    def _step(self, stage: Stage, feed: Any, parameters: list[torch.nn.Parameter], below: list[str]) -> dict[str, Any]:
+    def _step(
+        self, stage: Stage, feed: Any, parameters: list[torch.nn.Parameter], below: list[str], check: SelfCheck
+    ) -> dict[str, Any]:
         """One optimiser step. Everything random in it depends on (seed, stage, step)."""
         import torch
 
@@ -299,10 +328,15 @@ class _Training:
                     f"method {self.method.name}: its loss has shape {list(output.per_sample.shape)} for a batch of "
                     f"{share}; one number a sample is expected"
                 )
+            if self.state.step == 0 and part == 0:
+                check.loss_depends_on_the_adapter(output)
+                check.loss_has_its_closed_form(output)
+                check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
             self.accelerator.backward(output.per_sample.float().sum() / (share * self.spec.accumulate))
             for name, values in {"loss": output.per_sample, **output.logs}.items():
                 sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+        unreached = check.gradients_reach_the_adapter_alone(self.state.step)
         if processes > 1:
             # Adapters are few and small: their gradients are averaged here instead of wrapping the model.
             for parameter in parameters:
@@ -326,6 +360,7 @@ class _Training:
         return {
             "stage": stage.adapter, "step": self.state.step, "samples": self.state.samples, **means_by_name,
             "grad_norm": norm, "lr": rate, "norm_ratio": watch.norm_ratio(),
+            **({"unreached": unreached} if unreached else {}),
         }
 
     def _denoisers(self, watch: Watch, below: list[str]) -> tuple[Any, Any]:
@@ -336,6 +371,7 @@ class _Training:
 
         def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
             prediction = self.backbone.predict(x_t, t, condition)
+            watch.shown.append((x_t.detach(), t.detach()))
             watch.policy.append((t.detach(), power(prediction)))
             return prediction
 
@@ -370,6 +406,8 @@ class _Training:
         return int(psutil.Process().memory_info().rss)
 
     def _save_checkpoint(self) -> None:
+        if self.check is None or self.check.moved():
+            return  # nothing has been done yet, or nothing that may be gone on from
         if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
             self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 

@@ -13,8 +13,9 @@ BINS = 4  # of t, for the logged ratio of norms
 
 @dataclass
 class Watch:
-    """Mean squares of what passed the networks in one step, by t."""
+    """What the policy was shown in one step, (x_t, t), and mean squares of what came out of the networks, by t."""
 
+    shown: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     policy: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     reference: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     target: list[torch.Tensor] = field(default_factory=list)

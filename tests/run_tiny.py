@@ -14,7 +14,7 @@ from typing import Any
 
 from tiny import TinyBackbone, TinyTrack
 
-from halign_bench import protocol
+from halign_bench import protocol, signs
 from halign_bench.batch import error
 from halign_bench.method import AlignmentMethod, LossOutput, Stage
 from halign_bench.registry import register
@@ -101,6 +101,29 @@ class Breaks(Trains):
         return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
 
 
+@register
+class Drifts(Trains):
+    """Moves the base a little at each step, as an optimiser does that was given too many weights."""
+
+    name = "drifts"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        backbone.denoiser.proj_out.weight.data.mul_(1.01)
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+
+
+@register
+class ByHeart(Trains):
+    """Has nothing to learn from the start: it tells every winner."""
+
+    name = "by-heart"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target), {"implicit_accuracy": batch.t * 0 + 1})
+
+
 def watch_for_kill() -> None:
     """KILL_AFTER=n: SIGKILL to this process when it is about to rename the n+1st file into place."""
     if "KILL_AFTER" not in os.environ:
@@ -130,6 +153,7 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     os.environ.update(environment)
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    signs.WINDOW = int(environment.get("SIGN_WINDOW", signs.WINDOW))  # a tiny training has four steps
     watch_for_kill()
     code = main(list(arguments))
     sys.stdout.flush()

@@ -60,12 +60,14 @@ def test_a_good_method_passes():
     assert failed("method", GoodMethod) == set()
 
 
-def test_every_form_of_a_claim_conforms():
+def test_every_form_of_a_claim_and_a_loss_known_at_the_start_conform():
+    nothing = lambda self, made, target, reference, batch: error(made, target) * 0 + 2  # noqa: E731
     claims = (
         Claim(("hkc", "fid/nfe30"), "base/nfe100", "figure 3", times=0.95),
         Claim("sync_c", ("diffusion-dpo[beta=2]", "diffusion-dpo[beta=1]"), "table 2", of="sft+diffusion-dpo"),
     )
-    assert failed("method", broken_method(claims=claims)) == set()
+    stated = {"claims": claims, "at_start": lambda self, stage: {"loss": 2.0}, "measure": nothing}
+    assert failed("method", broken_method(**stated)) == {"only the adapter of the stage gets gradients"}
 
 
 def broken_method(**attributes) -> type:
@@ -113,6 +115,8 @@ def changes_the_base(self, stage, policy, reference, batch, backbone):
         ({"claims": (Claim("hkc", ("base", "sft[dat=clips]"), "figure 3"),)}, "claims can be tested"),
         ({"claims": (Claim("hkc", "base", "figure 3", of="sft+nobody"),)}, "claims can be tested"),
         ({"claims": (Claim("h k c", "base", "figure 3"),)}, "claims can be tested"),
+        ({"at_start": lambda self, stage: {"loss": 0.5}}, "loss at the start is what it states"),
+        ({"at_start": lambda self, stage: {"ratio": 1.0}}, "loss at the start is what it states"),
         ({"measure": lambda self, made, target, reference, batch: (made - target).pow(2).mean()},
          "loss is one finite number a sample"),
         ({"measure": lambda self, made, target, reference, batch: error(made, target) * float("nan")},

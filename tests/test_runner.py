@@ -214,6 +214,35 @@ def test_failures_are_records_and_are_tried_again(runs: Runs, whole: Path, tmp_p
     assert done.items() <= stamps(tmp_path / "records").items()
 
 
+def test_a_failed_self_check_is_one_sentence_and_leaves_the_others_the_base_as_it_was(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
+    code, _, progress = runs(tmp_path, "--methods", "drifts,diffusion-dpo")
+    assert code == 1 and "Traceback" not in progress
+    record = read_record(tmp_path / "records" / "drifts-s0.json")
+    assert record.status == "failed" and record.metrics == {}
+    assert record.error is not None and record.error.startswith("self-check of drifts, stage drifts: the reference has")
+    assert "proj_out.weight" in record.error and not list(tmp_path.glob("cells/drifts-*/traceback.txt"))
+    assert "the base, which is loaded again" in progress
+    assert_same(tmp_path, whole)
+    # Again from the start, not from where it had got to.
+    code, _, progress = runs(tmp_path, "--methods", "drifts,diffusion-dpo")
+    assert code == 1 and "drifts seed 0: failed: self-check" in progress
+
+
+def test_signs_of_trouble_are_told_once_and_recorded(runs: Runs, tmp_path: Path) -> None:
+    code, said, progress = runs(tmp_path, "--methods", "by-heart", SIGN_WINDOW="3")
+    assert code == 0
+    record = read_record(tmp_path / "records" / "by-heart-s0.json")
+    sign = next(sign for sign in record.warnings if sign.name == "implicit accuracy at 1")
+    assert sign.step == 3 and sign.text.startswith("stage by-heart, step 3: implicit accuracy has been 1 for 3 steps")
+    assert progress.count(sign.text) == 1
+    assert sign.text in (tmp_path / "leaderboard.md").read_text()
+    row = next(r for r in json.loads((tmp_path / "leaderboard.json").read_text())["rows"] if r["method"] == "by-heart")
+    assert f"seed 0: {sign.text}" in row["warnings"]
+    assert "Claims of the papers" not in said  # nothing in this run claims anything
+
+
 def test_neither_order_nor_company_of_cells_matters(runs: Runs, whole: Path, tmp_path: Path) -> None:
     assert runs(tmp_path, "--methods", "slow", "--seeds", "1,0")[0] == 0
     assert runs(tmp_path, "--methods", "sft+diffusion-dpo,diffusion-dpo,diffusion-dpo[beta=100]")[0] == 0

@@ -54,9 +54,11 @@ class Subject:
 
 
 class Trial:
-    """One stage of a method on the toy model, with every adapter a little away from zero."""
+    """One stage of a method on the toy model, with every adapter a little (`moved`) away from zero."""
 
-    def __init__(self, method: AlignmentMethod, stage: Stage, parameterisation: Parameterisation) -> None:
+    def __init__(
+        self, method: AlignmentMethod, stage: Stage, parameterisation: Parameterisation, moved: float = 0.05
+    ) -> None:
         self.method, self.stage = method, stage
         self.backbone = ToyBackbone(parameterisation)
         names = list(dict.fromkeys(stage.adapter for stage in method.stages()))
@@ -67,7 +69,7 @@ class Trial:
         generator = torch.Generator().manual_seed(3)
         for parameters in self.adapters.values():
             for parameter in parameters:
-                parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.data += moved * torch.randn(parameter.shape, generator=generator)
                 parameter.requires_grad_(False)
         for parameter in self.adapters[stage.adapter]:
             parameter.requires_grad_(True)
@@ -201,6 +203,20 @@ def loss_is_one_finite_number_a_sample(subject: Subject) -> str:
     return "; ".join(done)
 
 
+def loss_at_the_start_is_what_it_states(subject: Subject) -> str:
+    stated: list[str] = []
+    for label, trial in subject.cases():
+        values = subject.method.at_start(trial.stage)
+        output = Trial(subject.method, trial.stage, trial.backbone.parameterisation, moved=0.0).loss()
+        for name, expected in values.items():
+            require(name == "loss" or name in output.logs, f"{label}: it states {name} at the start and logs none")
+            found = output.per_sample if name == "loss" else output.logs[name]
+            close = torch.allclose(found.float(), torch.full_like(found.float(), expected), rtol=1e-4, atol=1e-4)
+            require(close, f"{label}: {name} is {found.tolist()} where policy and reference agree, not {expected:g}")
+            stated.append(f"{name} {expected:g}")
+    return ", ".join(dict.fromkeys(stated)) or "it states none"
+
+
 def only_the_adapter_of_the_stage_gets_gradients(subject: Subject) -> None:
     for label, trial in subject.cases():
         trial.loss().per_sample.mean().backward()
@@ -251,6 +267,7 @@ def leaves_the_model_as_it_was(subject: Subject) -> None:
 CHECKS = (
     names_its_paper, every_number_has_a_source, config_has_defaults_and_is_strict, stages_are_sound,
     samples_with_the_adapters_that_it_trains, claims_can_be_tested, loss_is_one_finite_number_a_sample,
+    loss_at_the_start_is_what_it_states,
     only_the_adapter_of_the_stage_gets_gradients, loss_is_deterministic_and_leaves_its_batch_alone,
     works_or_says_why_not_without_a_skeleton, leaves_the_model_as_it_was,
 )  # fmt: skip
