@@ -27,7 +27,7 @@ HOPELESS = 100  # times as much data: nobody will run that, so the two count as 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score of one row against that of another.
+    """One score of a row, `method` at `key`, against that of another, `than` at `than_key`.
 
     ratio        the improvement is a ratio (above 1 is better), else a difference (above 0 is better)
     threshold    what it has to be above
@@ -35,6 +35,7 @@ class Comparison:
     n            clips behind it (chunks of clips for a speed), with `n_seeds` and `n_identities`
     """
 
+    method: str
     key: str | None
     than: str
     than_key: str | None
@@ -163,7 +164,7 @@ def _compared(
     for (better, better_nfe), (worse, worse_nfe) in itertools.pairwise(chain):
         for where in wheres:
             key, than_key = (_key_at(cells, wanted.name, where, nfe) for nfe in (better_nfe, worse_nfe))
-            part = Comparison(key, worse, than_key, ratio, threshold)
+            part = Comparison(better, key, worse, than_key, ratio, threshold)
             reason = _absent(cells, ((better, key, better_nfe), (worse, than_key, worse_nfe)), wanted.name)
             if reason is None and key is not None:
                 part = _judge(part, cells.paired(better, worse, key, than_key, ratio), cells.direction(key))
@@ -221,7 +222,7 @@ def _short_of(sample: Sample, difference: Difference, distance: float, key: str)
     given = f"{sample.clips} {what}{'' if what == 'chunks' else f' of {difference.identities} identities'}, {seeds}"
     half = (difference.ci[1] - difference.ci[0]) / 2
     if half == 0:
-        return f"no difference from what is claimed on any of {given}"
+        return f"no resample of {given} differs from the margin"
     if half >= distance * math.sqrt(HOPELESS):
         return f"undecided with {given}: too close to what is claimed to tell"
     parts = spread(sample.points, sample.replicates, difference.identities)

@@ -198,8 +198,9 @@ def claim_rows(board: Leaderboard) -> list[list[str]]:
         parts = claim["comparisons"]
         only = _compared(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
         rows.append([claim["method"], claim["text"], only, claim["verdict"]])
-        if len(parts) > 1:
-            rows += [["", f"  {part['key']} over {part['than']}", _compared(part), part["verdict"]] for part in parts]
+        for part in parts if len(parts) > 1 else ():
+            better = "" if part["method"] == claim["method"] else f", {part['method']}"
+            rows.append(["", f"  {part['key']}{better} over {part['than']}", _compared(part), part["verdict"]])
     return rows
 
 

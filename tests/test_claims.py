@@ -172,7 +172,8 @@ def test_an_order_over_variants(tmp_path, gains, verdict):
                    for row, gain in rows.items()])  # fmt: skip
     judged = only(board)  # its variants carry the claim too, and do not claim to be better than themselves
     assert judged["method"] == "diffusion-dpo" and judged["verdict"] == verdict
-    assert [part["than"] for part in judged["comparisons"]] == list(CHAIN)
+    assert [(part["method"], part["than"]) for part in judged["comparisons"]] == [("diffusion-dpo", CHAIN[0]), CHAIN]
+    assert f"sync_c@toy, {CHAIN[0]} over {CHAIN[1]} " in board.to_markdown()
     assert judged["text"] == "sync_c better than diffusion-dpo[beta=2], and that than diffusion-dpo[beta=1]"
 
 
