@@ -263,7 +263,8 @@ def write_video(
     """Writes uint8 `[T, H, W, 3]` RGB, and float32 `[samples]` mono 16 kHz where given, as an mp4.
 
     H.264 where this PyAV has an encoder for it, else MPEG-4 part 2; AAC sound. These need even sides:
-    an odd one is extended by repeating its last row or column. The file appears whole or not at all.
+    an odd one is extended by repeating its last row or column. The file appears whole or not at all,
+    its folder with it.
     """
     import av
     import numpy as np
