@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.atomic import atomic_write
 from halign_bench.claims import judged
 from halign_bench.comparing import REFERENCES, Cells, comparisons, ranks
 from halign_bench.errors import RequestError
 from halign_bench.pairing import Scores
-from halign_bench.results import SPEED, Record, atomic_write, parse_key
+from halign_bench.results import SPEED, Record, parse_key
 from halign_bench.stats import pareto_front, score_interval
 from halign_bench.track import Refusal
 
