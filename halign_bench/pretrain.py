@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import Tensor
 from halign_bench.atomic import atomic_path
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import BANDS, AudioEncoder
+from halign_bench.backbone import native_precision
 from halign_bench.backbones.puppet_dit import PuppetDiT, lips_channels, make_transformer
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
@@ -79,9 +80,7 @@ class Recipe:
 
 
 def _autocast() -> Any:
-    """bfloat16 where the processor multiplies it natively, else float32."""
-    native = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return torch.autocast("cpu", torch.bfloat16) if native else nullcontext()
+    return torch.autocast("cpu", torch.bfloat16, enabled=native_precision("cpu") == "bf16")
 
 
 def _pixels(videos: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -88,9 +89,10 @@ class Run:
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
             backbone: Any = registry.get("backbone", request.backbone)
             track: Any = registry.get("track", request.track)
-            device = resolve_device(request.device)
-            self._load: Callable[[], Backbone] = lambda: backbone.load(device=device)
+            self._plugin, self._device = backbone, resolve_device(request.device)
             self.backbone = self._load()
+            # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
             self.track: Track = track(data=request.data, frames=self.backbone.frames, size=self.backbone.size)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
@@ -123,7 +125,7 @@ class Run:
             backbone={
                 "name": backbone.name, "base_sha256": backbone.base_sha256, "frames": backbone.frames,
                 "size": list(backbone.size), "parameterisation": backbone.parameterisation,
-                "lora_targets": list(backbone.lora_targets),
+                "lora_targets": list(backbone.lora_targets), "precision": "bf16 where the device is native to it",
             },
             preferences={**self.preference_spec.model_dump(mode="json"), "annotator": annotator},
             training=self.training_spec.model_dump(mode="json"),
@@ -155,6 +157,13 @@ class Run:
                 failed.append(cell)
                 self._restore_base()
         return failed
+
+    def _load(self) -> Backbone:
+        from halign_bench.backbone import native_precision
+
+        loaded: Backbone = self._plugin.load(device=self._device)
+        loaded.precision = native_precision(loaded.device)
+        return loaded
 
     def _restore_base(self) -> None:
         """What went wrong in a cell may have changed the base under it; the next one starts from the base as it was."""

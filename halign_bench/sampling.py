@@ -112,9 +112,9 @@ def _integrate(
     for now, after in itertools.pairwise(grid):
         t = torch.full((len(x),), now, device=x.device)
         with backbone.adapters(tuple(active(now)) if active is not None else ()):
-            prediction = backbone.predict(x, t, condition).float()
+            prediction = backbone.denoise(x, t, condition).float()
             if unconditional is not None:
-                empty = backbone.predict(x, t, unconditional).float()
+                empty = backbone.denoise(x, t, unconditional).float()
                 prediction = empty + guidance * (prediction - empty)
         x = _step(backbone, x, prediction, now, after)
     return x

@@ -81,7 +81,7 @@ class SelfCheck:
         predictions = []
         for names in (self.policy, self.start):
             with torch.no_grad(), self.backbone.adapters(names):
-                predictions.append(self.backbone.predict(x_t, clips.t, clips.condition).float())
+                predictions.append(self.backbone.denoise(x_t, clips.t, clips.condition).float())
         policy, start = predictions
         if not bool(start.isfinite().all()):
             return  # a base that predicts no numbers: the first loss will say so
