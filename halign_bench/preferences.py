@@ -253,7 +253,7 @@ def _sample_chunk(
     import numpy as np
     import torch
 
-    from halign_bench.hand_mask import hand_mask
+    from halign_bench.masks import hand_mask
 
     condition = backbone.condition(clips)
     latents, scores = [], []

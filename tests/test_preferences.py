@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from tiny import TinyAnnotator, TinyBackbone, TinyTrack
 
 from halign_bench.errors import RequestError
-from halign_bench.hand_mask import hand_mask
+from halign_bench.masks import hand_mask
 from halign_bench.preferences import PreferenceSet, PreferenceSpec, collect
 from halign_bench.sampling import initial_noise, sample
 
