@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -66,7 +66,7 @@ class IPA(AlignmentMethod):
     name = "ipa"
     paper = f"Implicit Preference Alignment for Human Image Animation ({PAPER})"
     summary = "pair-free alignment to the base's own best samples, hands weighted (HALO)"
-    claims = (
+    claims: ClassVar[tuple[Claim, ...]] = (
         Claim("hkc", "base", f"{PAPER}, abstract: hand quality improves; the metric is ours"),
         Claim("hkc", "sft", "ours: on the same winners"),
         Claim("hkc", "diffusion-dpo", "ours: on the pairs from the same candidates"),
@@ -87,18 +87,18 @@ class IPA(AlignmentMethod):
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
-        # The rows that learn from the same labels as this one.
-        changed = self.config.model_dump(exclude_defaults=True)
-        criterion = {} if self.config.criterion == "overall" else {"criterion": self.config.criterion}
-        limit = {} if self.config.winners is None else {"winners": self.config.winners}
-        others = {
+        config = self.config
+        changed = config.model_dump(exclude_defaults=True)
+        criterion: dict[str, object] = {} if config.criterion == "overall" else {"criterion": config.criterion}
+        limit: dict[str, object] = {} if config.winners is None else {"winners": config.winners}
+        others = {  # the rows that learn from the same labels as this one
             "sft": row("sft", criterion | limit), "diffusion-dpo": row("diffusion-dpo", criterion),
             "ipa[hand_weight=1]": row("ipa", {**changed, "hand_weight": 1}),
         }  # fmt: skip
         self.claims = tuple(  # type: ignore[misc]
             replace(claim, better_than=others.get(claim.better_than, claim.better_than))
             for claim in type(self).claims
-            if self.config.hand_weight != 1 or not claim.better_than.startswith("ipa")
+            if config.hand_weight != 1 or not claim.better_than.startswith("ipa")
         )
 
     def stages(self) -> Sequence[Stage]:

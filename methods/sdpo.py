@@ -79,7 +79,8 @@ class SDPO(AlignmentMethod):
         reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
 
         residual = weight.sqrt().view(-1, 1, 1, 1, 1) * (prediction.float() - target.float())
-        scale = loser_scale(*residual.chunk(2), self.config.mu)
+        winner_residual, loser_residual = residual.chunk(2)
+        scale = loser_scale(winner_residual, loser_residual, self.config.mu)
         scaled_loser = loser.detach() + scale * (loser - loser.detach())  # the value as it was, λ times the gradient
         loss, inside = dpo_loss(winner, scaled_loser, reference_winner, reference_loser, self.config.beta)
         return LossOutput(loss, {

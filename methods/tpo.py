@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,7 +47,7 @@ class TPO(AlignmentMethod):
     name = "tpo"
     paper = f"AlignHuman: Improving Motion and Fidelity via Timestep-Segment Preference Optimization ({PAPER})"
     summary = "DPO with two expert LoRAs: motion at high noise, fidelity at low noise"
-    claims = (
+    claims: ClassVar[tuple[Claim, ...]] = (
         Claim("motion_gap", "base", f"{PAPER}, abstract: motion naturalness improves; the metric is ours"),
         Claim("hkc", "base", f"{PAPER}, abstract: fidelity improves; the metric is ours"),
         Claim("motion_gap", "diffusion-dpo", f"{PAPER}: two experts against one model for both; the metric is ours"),
