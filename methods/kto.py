@@ -32,7 +32,7 @@ def kto_loss(
 
     if gain.shape != liked.shape or gain.ndim != 1:
         raise ValueError(f"gain and labels of shape [B] expected, got {tuple(gain.shape)} and {tuple(liked.shape)}")
-    kl = gain.mean().clamp(min=0)
+    kl = gain.mean().detach().clamp(min=0)
     sign = torch.where(liked, 1.0, -1.0).to(gain)
     weight = torch.where(liked, liked_weight, disliked_weight).to(gain)
     return weight * (1 - torch.sigmoid(sign * beta * (gain - kl)))
