@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -64,10 +65,10 @@ def test_at_t_mid_itself_the_sampler_steps_into_the_fidelity_interval():
     method = tpo(t_mid=0.6)
     assert method.active_adapters(0.6) == ("tpo-fidelity",)
     assert method.active_adapters(0.6 + 1e-6) == ("tpo-motion",)
-    for steps in range(1, 101):  # whatever an ulp does to 1 - i / steps
-        levels = [timesteps(steps)[i] for i in range(steps)]
-        expected = ["motion" if 10 * (steps - i) > 6 * steps else "fidelity" for i in range(steps)]
-        assert [method.active_adapters(t)[0] for t in levels] == [f"tpo-{name}" for name in expected]
+    for tenths, steps in itertools.product(range(1, 10), range(1, 101)):  # whatever an ulp does to 1 - i / steps
+        method = tpo(t_mid=tenths / 10)
+        expected = ["motion" if 10 * (steps - i) > tenths * steps else "fidelity" for i in range(steps)]
+        assert [method.active_adapters(t)[0] for t in timesteps(steps)[:-1]] == [f"tpo-{name}" for name in expected]
 
 
 @pytest.mark.parametrize("experts", ["two", "swapped", "pooled", "both"])
