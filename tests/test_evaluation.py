@@ -104,8 +104,8 @@ def test_a_method_may_spend_its_nfe_in_its_own_way(backbone: TinyBackbone, tmp_p
 
     progress = Progress(Console(file=io.StringIO()))
     before = backbone.forwards
-    evaluator.evaluate(active, 0, tmp_path, progress, "cell", (Segment(0.8, 0.0), Segment(0.0, 1.0)))
-    assert levels[-5:] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    evaluator.evaluate(active, 0, tmp_path, progress, "cell", (Segment(0.5, 0.0), Segment(0.0, 1.0)))
+    assert levels[-5:] == pytest.approx([1.0, 0.5, 0.375, 0.25, 0.125])
     assert backbone.forwards - before == 7 * 5 + 4 * 2  # and one chunk of four to warm up, at NFE 2
 
 
