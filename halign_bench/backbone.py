@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -20,6 +20,18 @@ Denoiser = Callable[["torch.Tensor", "torch.Tensor", Condition], "torch.Tensor"]
 """(x_t `[B, C, T, H, W]`, t `[B]` in [0, 1], condition) -> prediction like x_t. t = 1 is pure noise."""
 
 Parameterisation = Literal["flow", "epsilon", "v"]
+Precision = Literal["fp32", "bf16"]
+
+
+def native_precision(device: str) -> Precision:
+    """bf16 where the device multiplies it natively (CUDA from Ampere on, processors with AMX), else fp32."""
+    import torch
+
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "bf16" if native else "fp32"
 
 
 class Backbone:
@@ -29,6 +41,7 @@ class Backbone:
     denoiser        the diffusers model (an nn.Module); adapters are attached to it by peft
     lora_targets    names of its linear layers that take a LoRA
     base_sha256     of the base checkpoint, written into every record
+    precision       what the harness multiplies in: set by a run to what the device does natively
     """
 
     kind: ClassVar[str] = "backbone"
@@ -42,6 +55,7 @@ class Backbone:
     denoiser: torch.nn.Module
     base_sha256: str
     device: str
+    precision: Precision = "fp32"
 
     @classmethod
     def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> Backbone:
@@ -71,6 +85,18 @@ class Backbone:
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The network once, in this backbone's parameterisation, with whatever adapters are active."""
         raise NotImplementedError
+
+    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """`predict` in the working precision, as policy and reference, training and sampling alike call it."""
+        with self.autocast():
+            return self.predict(x_t, t, condition)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        import torch
+
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
 
     # What follows from the parameterisation alone.
 

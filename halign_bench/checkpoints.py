@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from halign_bench.atomic import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +51,8 @@ class Checkpoints:
                 name: {key: p.detach().cpu() for key, p in adapter_parameters(module, name).items()} for name in names
             },
         }
-        partial = self._partial("checkpoint.pt")
-        torch.save(content, partial)
-        os.replace(partial, self.folder / "checkpoint.pt")
+        with atomic_path(self.folder / "checkpoint.pt") as temporary:
+            torch.save(content, temporary)
 
     def load(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
@@ -82,14 +82,10 @@ class Checkpoints:
         """Lines of steps after the checkpoint will be written again."""
         lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True) if self.log_path.exists() else []
         if len(lines) != count:
-            partial = self._partial(self.log_path.name)
-            partial.write_text("".join(lines[:count]), encoding="utf-8")
-            os.replace(partial, self.log_path)
+            atomic_write(self.log_path, "".join(lines[:count]))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        partial = self._partial("result.json")
-        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "result": result}), encoding="utf-8")
-        os.replace(partial, self.folder / "result.json")
+        atomic_write(self.folder / "result.json", json.dumps({"fingerprint": self.fingerprint, "result": result}))
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def read_result(self) -> dict[str, Any] | None:
@@ -99,9 +95,6 @@ class Checkpoints:
             return dict(content["result"]) if content["fingerprint"] == self.fingerprint else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-    def _partial(self, name: str) -> Path:
-        return self.folder / f".{name}.{os.getpid()}.partial"
 
 
 __all__ = ["Checkpoints", "State"]

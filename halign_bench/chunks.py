@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from halign_bench.atomic import atomic_path
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,13 @@ def checksum(tensors: dict[str, torch.Tensor]) -> str:
 def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = json.dumps([chunk["ids"], chunk["identities"]])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in chunk["tensors"].items()}, str(partial), metadata={
+    metadata = {
         "key": key, "sha256": checksum(chunk["tensors"]), "names": names,
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
-    })
-    os.replace(partial, path)
+    }  # fmt: skip
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in chunk["tensors"].items()}, temporary, metadata)
 
 
 def read_chunk(path: Path, key: str) -> dict[str, Any] | None:

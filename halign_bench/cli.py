@@ -19,7 +19,7 @@ from halign_bench.errors import HalignError, Interrupted, PluginError, RequestEr
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
 FORMATS = ("table", "md", "csv", "json")
-STAGES = ("codec", "corpus", "base", "all")
+STAGES = ("codec", "audio", "corpus", "base", "all")
 # typer exports only this child of it, and is with or without click as its version has it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -141,8 +141,9 @@ def leaderboard(
         raise RequestError(registry.unknown("--format", format_, FORMATS))
     from rich.console import Console
 
+    from halign_bench.atomic import atomic_write
     from halign_bench.leaderboard import build
-    from halign_bench.results import atomic_write, read_records
+    from halign_bench.results import read_records
 
     board = build(*read_records(runs))
     if format_ == "table":

@@ -230,7 +230,7 @@ class Evaluator:
         result.metrics[metric_key(SPEED, self.track.name, point)] = MetricValue(
             value=seconds / generated if sampled else None, n=len(self.ids) if sampled else 0,
             unit="seconds per generated second", higher_is_better=False, bounds=(0, None),
-            protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}",
+            protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}, {self.backbone.precision}",
             reason=None if sampled else "the videos were given, not sampled",
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # results and its models are imported where they are needed: 
 SCHEMA = "halign-bench/run/1"
 TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
 MADE_IN_CELLS = (  # by training and evaluation, relative to a cell's folder; * spans folders
-    "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*",
+    "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*", "train/*/.*.tmp",
     "train/*/adapters/*/pytorch_lora_weights.safetensors", "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt",
 )  # fmt: skip
 
@@ -64,8 +64,9 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""
-        for pattern in (".run.json.*.tmp", ".leaderboard.*.tmp", "records/.*.tmp", "cells/*-s*-*/eval/.nfe*.tmp"):
-            for path in self.path.glob(pattern):
+        cell = "cells/*-s*-*"
+        for pattern in (".run.json.*", ".leaderboard.*", "records/.*", f"{cell}/eval/.nfe*", f"{cell}/train/*/.*"):
+            for path in self.path.glob(f"{pattern}.tmp"):
                 path.unlink(missing_ok=True)
 
     # The protocol of the folder
@@ -81,7 +82,7 @@ class RunFolder:
 
     def claim(self, protocol: Protocol) -> None:
         """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
-        from halign_bench.results import atomic_write
+        from halign_bench.atomic import atomic_write
 
         document = self._read_manifest() if self.manifest.exists() else None
         if document is None:

@@ -147,7 +147,7 @@ def _errors(
                 noise = torch.stack([_noise(data, prompt, level) for prompt in prompts]).to(x0)
                 levels = torch.full((len(x0),), t, device=x0.device)
                 condition = {name: value[prompts].to(x0.device) for name, value in data.condition.items()}
-                prediction = backbone.predict(backbone.add_noise(x0, noise, levels), levels, condition)
+                prediction = backbone.denoise(backbone.add_noise(x0, noise, levels), levels, condition)
                 wrong = error(prediction, backbone.target(x0, noise, levels))
                 column.append(torch.stack([wrong, prediction.float().pow(2).flatten(1).mean(1)]).double().cpu())
         joined = torch.cat(column, dim=1)

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.atomic import atomic_write
 from halign_bench.comparing import REFERENCES, SPEED, Cells, claims, comparisons, ranks
 from halign_bench.errors import RequestError
 from halign_bench.pairing import Scores
-from halign_bench.results import Record, atomic_write, parse_key
+from halign_bench.results import Record, parse_key
 from halign_bench.stats import pareto_front, score_interval
 from halign_bench.track import Refusal
 

@@ -21,6 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.atomic import atomic_path
 from halign_bench.decoding import (
     MediaError,
     TimedFrames,
@@ -262,7 +263,8 @@ def write_video(
     """Writes uint8 `[T, H, W, 3]` RGB, and float32 `[samples]` mono 16 kHz where given, as an mp4.
 
     H.264 where this PyAV has an encoder for it, else MPEG-4 part 2; AAC sound. These need even sides:
-    an odd one is extended by repeating its last row or column. The file appears whole or not at all.
+    an odd one is extended by repeating its last row or column. The file appears whole or not at all,
+    its folder with it.
     """
     import av
     import numpy as np
@@ -273,9 +275,11 @@ def write_video(
         raise ValueError(f"audio is finite [samples], not {audio.shape}")
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with av.open(str(partial.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        with (
+            atomic_path(target) as temporary,
+            av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        ):
             video: Any
             if "libx264" in av.codec.codecs_available:
                 video = container.add_stream("libx264", rate=fps, options={"crf": "16", "threads": "1"})
@@ -296,11 +300,8 @@ def write_video(
                     chunk.sample_rate, chunk.pts, chunk.time_base = SAMPLE_RATE, at, Fraction(1, SAMPLE_RATE)
                     container.mux(sound.encode(chunk))
                 container.mux(sound.encode(None))
-        os.replace(partial, target)
     except OSError as error:
         raise MediaError(target, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _declared_seconds(container: Any, stream: Any) -> float:

@@ -245,6 +245,7 @@ def collect(
         "spec": spec.model_dump(mode="json"),
         "backbone": backbone.name,
         "base_sha256": backbone.base_sha256,
+        "precision": backbone.precision,
         "track": track.fingerprint(),
         "annotator": annotator.protocol,
         "prompts": count,

@@ -24,7 +24,7 @@ def make_record(
     from halign_bench.results import Base, CellIdentity, ClaimData, ConfigUsed, Record, Timings, Training
 
     peaks = [result.peak_memory_bytes for result in trained if result.peak_memory_bytes]
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = {"precision": run.backbone.precision}
     if run.collected is not None:
         provenance["preferences"] = plain(run.collected.provenance)
     if trained:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,7 @@ class Run:
     """One run in this process: what its cells share, and the loop over them."""
 
     def __init__(self, request: RunRequest, steps: Plan, folder: RunFolder, console: Console, stop: Stop) -> None:
+        from halign_bench.backbone import native_precision
         from halign_bench.evaluation import Evaluator
         from halign_bench.preferences import PreferenceSpec
         from halign_bench.training import TrainingSpec
@@ -88,6 +90,9 @@ class Run:
             backbone: Any = registry.get("backbone", request.backbone)
             track: Any = registry.get("track", request.track)
             self.backbone: Backbone = backbone.load(device=resolve_device(request.device))
+            self.backbone.precision = native_precision(self.backbone.device)
+            # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
             self.track: Track = track(data=request.data, frames=self.backbone.frames, size=self.backbone.size)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
         for refusal in self.track.refusals():
@@ -119,7 +124,7 @@ class Run:
             backbone={
                 "name": backbone.name, "base_sha256": backbone.base_sha256, "frames": backbone.frames,
                 "size": list(backbone.size), "parameterisation": backbone.parameterisation,
-                "lora_targets": list(backbone.lora_targets),
+                "lora_targets": list(backbone.lora_targets), "precision": "bf16 where the device is native to it",
             },
             preferences={**self.preference_spec.model_dump(mode="json"), "annotator": annotator},
             training=self.training_spec.model_dump(mode="json"),

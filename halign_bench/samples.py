@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.results import atomic_path
+from halign_bench.atomic import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np

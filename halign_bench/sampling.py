@@ -167,9 +167,9 @@ def _integrate(
     for step in steps:
         t = torch.full((len(x),), step.now, device=x.device)
         with backbone.adapters(tuple(active(step.now)) if active is not None else ()):
-            prediction = backbone.predict(x, t, condition).float()
+            prediction = backbone.denoise(x, t, condition).float()
             if step.cost == 2:
-                empty = backbone.predict(x, t, unconditional).float()
+                empty = backbone.denoise(x, t, unconditional).float()
                 prediction = empty + step.guidance * (prediction - empty)
         x = _step(backbone, x, prediction, step.now, step.after)
     return x

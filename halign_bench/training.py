@@ -49,7 +49,6 @@ class TrainingSpec(BaseModel):
     clip: float = Field(default=1.0, gt=0, description="norm that gradients are clipped to")
     rank: int = Field(default=16, ge=1, description="of every LoRA")
     alpha: float | None = Field(default=None, gt=0, description="of every LoRA; None is its rank")
-    precision: Literal["no", "bf16"] = Field(default="no", description="autocast; errors are fp32 either way")
 
 
 class TrainingResult(BaseModel):
@@ -127,7 +126,8 @@ class _Training:
         kept = {
             "method": self.method.name, "config": self.method.config.model_dump(mode="json"),
             "spec": self.spec.model_dump(mode="json"), "seed": self.seed, "base": self.backbone.base_sha256,
-            "backbone": self.backbone.name, "data": self.data.provenance.get("key") if self.data else None,
+            "backbone": self.backbone.name, "precision": self.backbone.precision,
+            "data": self.data.provenance.get("key") if self.data else None,
             "earlier": sorted({name for i in range(17) for name in self.earlier(i / 16)}),
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -151,7 +151,7 @@ class _Training:
 
         from accelerate import Accelerator
 
-        self.accelerator = Accelerator(mixed_precision=self.spec.precision, cpu=self.backbone.device == "cpu")
+        self.accelerator = Accelerator(cpu=self.backbone.device == "cpu")
         parts = self.spec.accumulate * self.accelerator.num_processes
         pair = 2 if any(stage.data == "pairs" for stage in self.stages) else 1
         if self.spec.batch_size % (parts * pair):
@@ -293,8 +293,7 @@ class _Training:
             start = (rank * self.spec.accumulate + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
-            with self.accelerator.autocast():
-                output = self.method.loss(stage, policy, reference, batch, self.backbone)
+            output = self.method.loss(stage, policy, reference, batch, self.backbone)
             if output.per_sample.shape != (share,):
                 raise HalignError(
                     f"method {self.method.name}: its loss has shape {list(output.per_sample.shape)} for a batch of "
@@ -336,13 +335,13 @@ class _Training:
             return prediction.detach().float().pow(2).flatten(1).mean(dim=1)
 
         def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
-            prediction = self.backbone.predict(x_t, t, condition)
+            prediction = self.backbone.denoise(x_t, t, condition)
             watch.policy.append((t.detach(), power(prediction)))
             return prediction
 
         def reference(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
             with torch.no_grad(), self.backbone.adapters(below):
-                prediction = self.backbone.predict(x_t, t, condition)
+                prediction = self.backbone.denoise(x_t, t, condition)
             watch.reference.append((t.detach(), power(prediction)))
             return prediction
 

@@ -432,9 +432,10 @@ def test_writing_refuses_nonsense_and_leaves_nothing_behind(tmp_path: Path) -> N
         write_video(tmp_path / "a.mp4", np.zeros((3, 8, 8, 3), np.float32))
     with pytest.raises(ValueError, match="finite"):
         write_video(tmp_path / "a.mp4", files.numbered(3), np.array([np.nan], np.float32))
+    (tmp_path / "file").touch()
     with pytest.raises(MediaError, match="cannot be written"):
-        write_video(tmp_path / "nowhere" / "a.mp4", files.numbered(3))
-    assert list(tmp_path.iterdir()) == []
+        write_video(tmp_path / "file" / "a.mp4", files.numbered(3))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 # -- real clips

@@ -10,21 +10,24 @@ import pytest
 import torch
 
 from halign_bench.audio import log_mel
-from halign_bench.backbones.puppet_dit import PuppetDiT, make_transformer, subsampled_audio
+from halign_bench.audio_encoder import AudioEncoder, draw_lips
+from halign_bench.backbones.puppet_dit import PuppetDiT, lips_channels, make_transformer, subsampled_audio
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
+from halign_bench.masks import mouth_mask
 from halign_bench.pretrain import Recipe, main
 from halign_bench.tracks.puppet import PuppetTrack
+from halign_bench.tracks.puppet.clips import take
 
 TINY = Recipe(
-    latent_channels=8, codec_width=8, codec_clips=8, codec_steps=2, codec_batch=2, clips=8, width=24, layers=1, heads=2,
-    steps=4, batch=2,
+    latent_channels=8, codec_width=8, codec_clips=8, codec_steps=2, codec_batch=2, audio_clips=8, audio_steps=2,
+    audio_width=8, clips=8, width=24, layers=1, heads=2, steps=4, batch=2,
 )  # fmt: skip
 
 
 def tiny_backbone() -> PuppetDiT:
     torch.manual_seed(0)
-    return PuppetDiT(make_transformer(8, 24, 1, 2), PuppetCodec(8, 8), "untrained")
+    return PuppetDiT(make_transformer(8, 24, 1, 2), PuppetCodec(8, 8), AudioEncoder(8), "untrained")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,42 @@ def test_log_mel_is_per_frame_and_pads_with_silence():
     assert (short[9:] == short[9, 0]).all() and short[9, 0] < features.max() - 1
 
 
+def test_lips_are_as_wide_and_open_as_asked_and_where_asked():
+    shape = np.array([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0]])
+    shut, opened, wide = draw_lips(shape, np.array([[20.0, 30.0]] * 3), np.full(3, 20.0), (64, 48))
+    assert shut.shape == (64, 48) and shut.min() >= 0 and shut.max() <= 1
+    for picture, area in ((shut, 6 * 1), (opened, 6 * 7), (wide, 8 * 7)):
+        assert picture.sum() == pytest.approx(np.pi * area, rel=0.1)  # of an ellipse, by its half axes
+        y, x = ((np.indices(picture.shape) + 0.5) * picture).sum((1, 2)) / picture.sum()
+        assert (x, y) == pytest.approx((20, 30), abs=0.1)
+
+
+@pytest.mark.parametrize(("frame", "latent", "picture"), [(0, 0, 2), (5, 2, 0), (7, 2, 1), (8, 2, 2), (6, None, None)])
+def test_lips_channels_hold_the_heard_frames_on_the_pixels_of_the_mouth(frame, latent, picture):
+    clip = PuppetTrack().clip("eval", 0)
+    audio = torch.zeros(17, 3)
+    audio[frame] = 1.0
+    channels = lips_channels(audio, clip, (64, 64))
+    pictures = torch.nn.functional.pixel_shuffle(channels.transpose(0, 1), 8)
+    wide = pictures.sum((2, 3)) > 2 * lips_channels(audio * 0, clip, (64, 64)).sum((0, 2, 3)).max() / 3
+    assert channels.shape == (192, 5, 8, 8)
+    if latent is None:  # of frames 5 to 8, no token hears the second
+        assert not wide.any()
+        return
+    assert wide[latent, picture] and (wide.sum() == 1 or frame == 0)
+    inside = mouth_mask(clip, (1, 17, 64, 64))[0, frame] > 0
+    assert pictures[latent, picture][inside].sum() > 0.95 * pictures[latent, picture].sum()
+
+
+def test_shipped_encoder_reads_the_mouth_off_the_sound_of_unseen_speakers():
+    encoder = PuppetDiT.load().audio_encoder
+    takes = [take("eval", index, 17) for index in range(40)]
+    heard = torch.stack([encoder.features(one.audio(), 17) for one in takes])
+    true = torch.from_numpy(np.stack([one.script.at_frames(17) for one in takes])).float()
+    wrong = (heard[..., :2] - true).square().mean((0, 1)) / true.var((0, 1))
+    assert (wrong < 0.1).all() and (heard[..., 2] == 1).all()
+
+
 def test_shapes_and_missing_conditions():
     backbone, track = tiny_backbone(), PuppetTrack()
     clips = [track.clip("eval", 0), replace(track.clip("eval", 1), audio=None, skeleton=None)]
@@ -85,8 +124,10 @@ def test_shapes_and_missing_conditions():
     assert condition["audio"][0].abs().max() > 0
     out = backbone.predict(torch.randn(2, 8, 5, 8, 8), torch.tensor([0.3, 0.9]), condition)
     assert out.shape == (2, 8, 5, 8, 8)
+    assert condition["lips"][0].abs().max() > 0 and condition["lips"][1].abs().max() == 0
     without = backbone.unconditional(condition)
     assert without["audio"].abs().max() == 0 and without["skeleton"] is condition["skeleton"]
+    assert without["lips"].abs().max() == 0
     video = backbone.decode(backbone.encode(np.stack([clip.video for clip in clips])))
     assert video.shape == (2, 17, 64, 64, 3) and video.dtype == np.uint8
 

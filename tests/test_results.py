@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from records import make_record, score
 
+from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.environment import capture_environment, git_state
 from halign_bench.errors import RequestError
 from halign_bench.results import (
     ClipScore,
     MetricKey,
-    atomic_path,
-    atomic_write,
     config_hash,
     metric_key,
     parse_key,
@@ -153,7 +152,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path):
 
 def test_a_killed_write_leaves_what_was_there_and_no_record(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from halign_bench.results import atomic_path\n"
+        "import os, sys; from pathlib import Path; from halign_bench.atomic import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as t:\n    t.write_text('half'); os.kill(os.getpid(), 9)"
     )
     folder = tmp_path / "records"

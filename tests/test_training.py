@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -446,25 +447,19 @@ def test_two_processes_train_what_one_trains(tmp_path):
     assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in log_of(expected)], abs=1e-3)
 
 
-def test_bf16_autocast_keeps_the_adapters_and_the_errors_in_fp32():
-    # In a process of its own: accelerate fixes the precision once a process.
-    script = """
-import tempfile, torch
-from pathlib import Path
-from test_training import DPO, SPEC, TinyBackbone, log_of, preferences, train, weights
-folder, backbone = Path(tempfile.mkdtemp()), TinyBackbone()
-seen = []
-predict = backbone.predict
-def watched(*inputs):
-    prediction = predict(*inputs)
-    seen.append(prediction.dtype)
-    return prediction
-backbone.predict = watched
-spec = SPEC.model_copy(update={"precision": "bf16", "samples": 16})
-result = train(DPO(), backbone, preferences(folder), spec, 0, folder / "train")
-assert result.status == "done" and torch.bfloat16 in seen, set(seen)
-assert weights(backbone).dtype == torch.float32
-assert abs(log_of(result)[0]["loss"] - 0.693147) < 1e-6
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=600)
+def test_bf16_keeps_the_adapters_and_the_errors_in_fp32(tmp_path, monkeypatch):
+    backbone, seen = TinyBackbone(), []
+    backbone.precision = "bf16"
+    predict = backbone.predict
+
+    def watched(*inputs):
+        prediction = predict(*inputs)
+        seen.append(prediction.dtype)
+        return prediction
+
+    monkeypatch.setattr(backbone, "predict", watched)
+    spec = SPEC.model_copy(update={"samples": 16})
+    result = train(DPO(), backbone, preferences(tmp_path), spec, 0, tmp_path / "train")
+    assert result.status == "done" and torch.bfloat16 in seen
+    assert weights(backbone).dtype == torch.float32
+    assert log_of(result)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)

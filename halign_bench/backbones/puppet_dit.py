@@ -1,10 +1,17 @@
 """Backbone `puppet-dit`: a tiny-config Wan transformer with a light codec, flow matching.
 
 The skeleton is drawn and encoded by the same codec and, like the reference image, joins the noisy
-latent as extra channels. There is one audio token a latent frame, from the video frame at that
-latent's place in time; it joins the channels of its own frame, and every position attends to all
-of them by cross-attention. The three video frames between two tokens have no token of their own:
-that is the temporal mismatch of a stride-4 codec.
+latent as extra channels. Sound is read by a small encoder of its own as the mouth that makes it.
+There is one audio token a latent frame, from the video frame at that latent's place in time and its
+two neighbours, and every position attends to all tokens. The mouths that these ask for are also drawn
+where the skeleton says the mouth is, and join the channels of the latent frame they fall into. So one
+video frame of four goes unheard: that is the temporal mismatch of a stride-4 codec.
+
+The network's own output is the clean latent, of which the velocity follows: noise fills every
+channel, clean latents do not, and a narrow network need not carry what it is not asked for
+(Li & He, "Back to Basics: Let Denoising Generative Models Denoise", arXiv 2511.13720). For the same
+reason it sees x_t as its Wiener estimate of the clean latent, which is nothing at t = 1, where x_t
+tells nothing and would only drown the conditions.
 """
 
 from __future__ import annotations
@@ -18,10 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from halign_bench.audio import log_mel
+from halign_bench.audio_encoder import FEATURES, AudioEncoder, draw_lips
 from halign_bench.backbone import Backbone, Condition
 from halign_bench.codec import SPATIAL_STRIDE, TEMPORAL_STRIDE, PuppetCodec
 from halign_bench.errors import RequestError
+from halign_bench.masks import mouth_place
 from halign_bench.registry import register
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.track import Clip
@@ -30,11 +38,13 @@ if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "puppet-dit"
-AUDIO_BANDS = 20
 AUDIO_REACH = 1  # an audio token sees its own video frame and this many on either side
-AUDIO = AUDIO_BANDS * (2 * AUDIO_REACH + 1)
+AUDIO = FEATURES * (2 * AUDIO_REACH + 1)
+HEARD = (-3, -1, 0)  # which of a latent frame's four video frames, the last being 0, some token sees
+LIPS = len(HEARD) * SPATIAL_STRIDE**2  # channels of their pictures, a pixel each
 TIMES = 4  # sinusoids of time, which an audio token carries too: attention alone does not see order
 POSITIONS = TIMES + 4  # and of row and column
+NEARLY_CLEAN = 0.2  # below this noise level a little of the noise is asked for too, else its division by t explodes
 
 
 def make_transformer(latent_channels: int, width: int, layers: int, heads: int) -> WanTransformer3DModel:
@@ -44,7 +54,7 @@ def make_transformer(latent_channels: int, width: int, layers: int, heads: int) 
         patch_size=(1, 1, 1),
         num_attention_heads=heads,
         attention_head_dim=width // heads,
-        in_channels=3 * latent_channels + POSITIONS + AUDIO,
+        in_channels=3 * latent_channels + POSITIONS + LIPS,
         out_channels=latent_channels,
         text_dim=AUDIO + TIMES,
         freq_dim=128,
@@ -60,6 +70,20 @@ def subsampled_audio(features: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(features, (0, 0, AUDIO_REACH, AUDIO_REACH))
     windows = padded.unfold(1, 2 * AUDIO_REACH + 1, 1)  # [B, T, F, window]
     return windows[:, ::TEMPORAL_STRIDE].flatten(2)
+
+
+def lips_channels(audio: Tensor, clip: Clip, size: tuple[int, int]) -> Tensor:
+    """`[192, 1 + (T-1)/4, h, w]`: the mouths that the heard frames of `audio` `[T, 3]` ask for, drawn where they are.
+
+    Zero where no skeleton says where that is.
+    """
+    place, frames = mouth_place(clip), np.arange(0, len(audio), TEMPORAL_STRIDE)[:, None] + HEARD
+    pictures = np.zeros((*frames.shape, *size), np.float32)
+    if place is not None:
+        rows = frames.clip(0).ravel()
+        pictures = draw_lips(audio[rows, :2].cpu().numpy(), place[0][rows], place[1][rows], size)
+    stacked = torch.from_numpy(pictures).view(*frames.shape, *size)
+    return torch.nn.functional.pixel_unshuffle(stacked, SPATIAL_STRIDE).transpose(0, 1).to(audio.device)
 
 
 def position_channels(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -81,11 +105,12 @@ class PuppetDiT(Backbone):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
 
     def __init__(
-        self, denoiser: WanTransformer3DModel, codec: PuppetCodec, base_sha256: str, device: str = "cpu",
-        frames: int = 17, size: tuple[int, int] = (64, 64),
+        self, denoiser: WanTransformer3DModel, codec: PuppetCodec, audio_encoder: AudioEncoder, base_sha256: str,
+        device: str = "cpu", frames: int = 17, size: tuple[int, int] = (64, 64),
     ) -> None:  # fmt: skip
         self.denoiser = denoiser.to(device).eval().requires_grad_(False)
         self.codec = codec.to(device).eval().requires_grad_(False)
+        self.audio_encoder = audio_encoder.to(device).eval().requires_grad_(False)
         self.base_sha256, self.device, self.frames, self.size = base_sha256, device, frames, size
 
     @classmethod
@@ -95,28 +120,34 @@ class PuppetDiT(Backbone):
         from safetensors.torch import load_file
 
         folder = checkpoint or SHIPPED
-        needed = [folder / "codec.safetensors", folder / "transformer" / "diffusion_pytorch_model.safetensors"]
+        needed = [
+            folder / "codec.safetensors", folder / "audio_encoder.safetensors",
+            folder / "transformer" / "diffusion_pytorch_model.safetensors",
+        ]  # fmt: skip
         for file in needed:
             if not file.is_file():
                 raise RequestError(f"backbone puppet-dit: {file} is missing; make it with `halign-bench pretrain`")
         try:
-            weights = load_file(needed[0])
+            weights, heard = ({key: value.float() for key, value in load_file(file).items()} for file in needed[:2])
             codec = PuppetCodec(*codec_shape(weights))
-            codec.load_state_dict({key: value.float() for key, value in weights.items()})
+            codec.load_state_dict(weights)
+            audio_encoder = AudioEncoder(len(heard["net.0.bias"]))
+            audio_encoder.load_state_dict(heard)
             denoiser = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
         except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RequestError(f"backbone puppet-dit: the checkpoint in {folder} cannot be read ({reason})") from error
         digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in needed)).hexdigest()
-        return cls(denoiser, codec, digest, device)
+        return cls(denoiser, codec, audio_encoder, digest, device)
 
     def save(self, folder: Path) -> None:
         """Half-precision files in diffusers' layout, readable by `load`."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        halves = {key: value.half().contiguous() for key, value in self.codec.state_dict().items()}
-        save_file(halves, folder / "codec.safetensors")
+        for name, module in (("codec", self.codec), ("audio_encoder", self.audio_encoder)):
+            halves = {key: value.half().contiguous() for key, value in module.state_dict().items()}
+            save_file(halves, folder / f"{name}.safetensors")
         twin = type(self.denoiser).from_config(self.denoiser.config)
         twin.load_state_dict(self.denoiser.state_dict())
         twin.half().save_pretrained(folder / "transformer")
@@ -138,32 +169,34 @@ class PuppetDiT(Backbone):
     def condition(self, clips: Sequence[Clip]) -> Condition:
         channels, latent_frames, height, width = self.latent_shape()
         skeletons = torch.zeros(len(clips), channels, latent_frames, height, width, device=self.device)
-        audio = torch.zeros(len(clips), self.frames, AUDIO_BANDS)
+        audio = torch.zeros(len(clips), self.frames, FEATURES, device=self.device)
+        lips = torch.zeros(len(clips), LIPS, latent_frames, height, width, device=self.device)
         drawn = {}
         for row, clip in enumerate(clips):
             if clip.audio is not None:
-                audio[row] = torch.from_numpy(log_mel(clip.audio, self.frames, AUDIO_BANDS))
+                audio[row] = self.audio_encoder.features(clip.audio, self.frames)
+                lips[row] = lips_channels(audio[row], clip, self.size)
             if clip.skeleton is not None and clip.layout is not None:
                 drawn[row] = draw_skeleton(clip.skeleton, clip.layout, self.size)
         if drawn:
             skeletons[list(drawn)] = self.encode(np.stack(list(drawn.values())))
         reference = self.encode(np.stack([clip.reference[None] for clip in clips]))
-        return {"reference": reference, "skeleton": skeletons, "audio": audio.to(self.device)}
+        return {"reference": reference, "skeleton": skeletons, "audio": audio, "lips": lips}
 
     def unconditional(self, condition: Condition) -> Condition:
-        return {**condition, "audio": torch.zeros_like(condition["audio"])}
+        return {**condition, **{name: torch.zeros_like(condition[name]) for name in ("audio", "lips")}}
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         shape = x_t.shape[2:]
         reference = condition["reference"].expand(-1, -1, shape[0], -1, -1)
         position = position_channels(shape, x_t).expand(len(x_t), -1, -1, -1, -1)
-        tokens = subsampled_audio(condition["audio"])
-        heard = tokens.transpose(1, 2)[..., None, None].expand(-1, -1, *shape)
-        stacked = torch.cat([x_t, condition["skeleton"], reference, position, heard], dim=1)
+        t_ = t.view(-1, 1, 1, 1, 1)
+        seen = x_t * (1 - t_) / ((1 - t_) ** 2 + t_**2)
+        stacked = torch.cat([seen, condition["skeleton"], reference, position, condition["lips"]], dim=1)
         times = position[:, :TIMES, :, 0, 0].transpose(1, 2)
-        tokens = torch.cat([tokens, times], dim=-1)
-        prediction: Tensor = self.denoiser(stacked, t * 1000, tokens, return_dict=False)[0]
-        return prediction
+        tokens = torch.cat([subsampled_audio(condition["audio"]), times], dim=-1)
+        clean = self.denoiser(stacked, t * 1000, tokens, return_dict=False)[0]
+        return (x_t - clean) / t_.clamp(min=NEARLY_CLEAN)
 
 
 def codec_shape(weights: dict[str, Tensor]) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from halign_bench.masks import mouth_place
 from halign_bench.track import Clip
-from halign_bench.tracks.puppet.body import mouth_centre
 
 # Mean and standard deviation of each raw term over the first 100 clips of `annotator-train`, spoiled.
 SCALE = {
@@ -47,9 +47,10 @@ def _box(points: np.ndarray, margin: float, size: tuple[int, int]) -> tuple[slic
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def _mouth_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    unit = size[0] / 64
-    return [_box(centre[None], 5.5 * unit, size) for centre in mouth_centre(skeleton)]
+def _mouth_boxes(target: Clip, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    unit, place = size[0] / 64, mouth_place(target)
+    assert place is not None, "the puppet has a nose and a neck"
+    return [_box(centre[None], 5.5 * unit, size) for centre in place[0]]
 
 
 def raw_terms(video: np.ndarray, target: Clip) -> dict[str, float]:
@@ -58,7 +59,7 @@ def raw_terms(video: np.ndarray, target: Clip) -> dict[str, float]:
         raise ValueError(f"clip {target.id} has no skeleton; the puppet annotator needs one")
     made, true = video.astype(np.float32) / 255, target.video.astype(np.float32) / 255
     size = true.shape[1:3]
-    mouth = _mouth_boxes(target.skeleton, size)
+    mouth = _mouth_boxes(target, size)
     dark = [np.array([frame[box].mean() for frame, box in zip(v, mouth, strict=True)]) for v in (made, true)]
     dark = [curve - curve.mean() for curve in dark]
     spread = np.sqrt((dark[0] ** 2).sum() * (dark[1] ** 2).sum())

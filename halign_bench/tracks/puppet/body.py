@@ -146,12 +146,6 @@ def head_point(head: np.ndarray, right: float, down: float) -> np.ndarray:
     return np.stack([x + cos * right - sin * down, y + sin * right + cos * down], -1)
 
 
-def mouth_centre(skeleton: np.ndarray) -> np.ndarray:
-    """`[T, K, 3]` -> `[T, 2]`: where the mouth is, a good third of the way from nose to neck (rows 0 and 1)."""
-    nose, neck = skeleton[:, 0, :2], skeleton[:, 1, :2]
-    return nose + 0.38 * (neck - nose)
-
-
 def skeleton_of(motion: Motion, identity: Identity, scale: float) -> np.ndarray:
     """float32 `[T, 52, 3]`: x and y in pixels, visibility 1 inside the frame and 0 outside."""
     head = motion.head

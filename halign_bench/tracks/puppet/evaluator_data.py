@@ -6,7 +6,6 @@ clips. Rendered once into chunk files, each written atomically, so that an inter
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from halign_bench.atomic import atomic_path
 from halign_bench.tracks.puppet.body import Identity, Motion, make_identity, skeleton_of
 from halign_bench.tracks.puppet.clips import SPLITS, VERSION, Take, take
 from halign_bench.tracks.puppet.nets import SIDE
@@ -112,17 +112,14 @@ MAKERS: dict[str, Callable[[str, int], dict[str, np.ndarray]]] = {
 
 def chunks(split: str, kind: str, count: int, folder: Path) -> Iterator[Path]:
     """Renders what is missing, a chunk file at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
         path = folder / f"v{VERSION}-{split}-{kind}-{start:05d}-{stop:05d}.npz"
         if not path.exists():
             rows = [MAKERS[kind](split, i) for i in range(start, stop)]
-            part = path.with_suffix(".part")
-            with part.open("wb") as stream:
-                arrays: dict[str, Any] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            arrays: dict[str, Any] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **arrays)
-            os.replace(part, path)
         yield path
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from halign_bench.atomic import atomic_path
 from halign_bench.progress import Progress
 from halign_bench.track import Clip, Extractor
 from halign_bench.tracks.puppet import evaluator_data as data
@@ -145,11 +145,9 @@ def publish(
     card["quality"] = measure_all(load(folder=draft), work, progress)
     (draft / NAMES[1]).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (draft / "evaluators.md").write_text(card_text(card), encoding="utf-8")
-    out.mkdir(parents=True, exist_ok=True)
     for name in (*NAMES, "evaluators.md"):
-        part = out / f".{name}.part"
-        part.write_bytes((draft / name).read_bytes())
-        os.replace(part, out / name)
+        with atomic_path(out / name) as temporary:
+            temporary.write_bytes((draft / name).read_bytes())
     progress.say(f"wrote {out / NAMES[0]} ({len(content) / 1e6:.2f} MB)")
     return card
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from halign_bench.atomic import atomic_write
 from halign_bench.progress import Progress, Stop
-from halign_bench.results import atomic_write
 from halign_bench.stats import Difference, bootstrap_indices, paired_difference, resample_counts, weighted_means
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.tracks.puppet.clips import take

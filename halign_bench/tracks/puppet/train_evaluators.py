@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from halign_bench.atomic import atomic_path
 from halign_bench.progress import Progress
 from halign_bench.tracks.puppet import evaluator_data as data
 from halign_bench.tracks.puppet import evaluator_losses as losses
@@ -49,12 +49,6 @@ def build(name: str) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return net
-
-
-def save_atomically(state: Any, path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
 
 
 def fit(
@@ -92,10 +86,12 @@ def fit(
             recent = 0.98 * recent + 0.02 * float(value.detach()) if step else float(value.detach())
             seconds += time.monotonic() - began
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-                save_atomically({
+                state = {
                     "net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "steps": steps,
                     "seconds": seconds, "loss": recent,
-                }, path)  # fmt: skip
+                }  # fmt: skip
+                with atomic_path(path) as temporary:
+                    torch.save(state, temporary)
             phase.advance()
     progress.say(f"{name}: {steps} steps, {seconds:.0f} s, loss {recent:.4f}")
     return net.eval()
