@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from halign_bench.errors import RequestError
 
 # torch is imported where it is needed: method files import this module, and `halign-bench --help` must stay fast.
 if TYPE_CHECKING:
@@ -29,6 +31,32 @@ def error(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor |
     return per_sample
 
 
+def epsilon_weight(t: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """`[B]`: what the error of the backbone's own prediction is multiplied by to be the error of the noise.
+
+    x_t = α·x0 + σ·ε gives ε - ε̂ = α·(v - v̂) for the flow's v = ε - x0 and for v = α·ε - σ·x0 alike: α(t)²,
+    which is (1-t)² for a flow. 1 for a backbone that predicts the noise.
+    """
+    if backbone.parameterisation == "epsilon":
+        return t.new_ones(len(t))
+    return backbone.alpha_sigma(t)[0].pow(2)
+
+
+def form_weight(form: Literal["flow", "epsilon"], t: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """`[B]`: the same for a method that is told in which space to measure errors; "flow" is the velocity's.
+
+    Raises RequestError for "flow" where the backbone is none.
+    """
+    if form == "epsilon":
+        return epsilon_weight(t, backbone)
+    if backbone.parameterisation != "flow":
+        raise RequestError(
+            f"form=flow measures errors of a velocity and {backbone.name} predicts {backbone.parameterisation}; "
+            "set form=epsilon"
+        )
+    return t.new_ones(len(t))
+
+
 @dataclass(frozen=True)
 class ClipBatch:
     """Clips, each with the noise and the noise level it is shown at.
@@ -39,6 +67,8 @@ class ClipBatch:
     condition  what the model is told, batch first
     hand_mask  `[B, 1, T, H, W]` in [0, 1], how much of each latent cell a hand covers; None without a skeleton
     ids        a name for each sample
+    reward     `[B]`, the annotator's score in standard deviations from the mean of all candidates; None where
+               there is none (real clips) and in pairs, which have a margin instead
     """
 
     x0: torch.Tensor
@@ -47,6 +77,7 @@ class ClipBatch:
     condition: Condition
     hand_mask: torch.Tensor | None
     ids: Sequence[str]
+    reward: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x0)
@@ -54,7 +85,8 @@ class ClipBatch:
     def __getitem__(self, rows: slice) -> ClipBatch:
         mask = None if self.hand_mask is None else self.hand_mask[rows]
         condition = {name: value[rows] for name, value in self.condition.items()}
-        return ClipBatch(self.x0[rows], self.noise[rows], self.t[rows], condition, mask, self.ids[rows])
+        reward = None if self.reward is None else self.reward[rows]
+        return ClipBatch(self.x0[rows], self.noise[rows], self.t[rows], condition, mask, self.ids[rows], reward)
 
     def noised(self, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
         """(x_t, target): what the network is given and what it should predict, both like x0."""
@@ -91,4 +123,4 @@ class PairBatch:
         )
 
 
-__all__ = ["ClipBatch", "PairBatch", "error"]
+__all__ = ["ClipBatch", "PairBatch", "epsilon_weight", "error", "form_weight"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from halign_bench.backbone import Backbone
+    from halign_bench.method import Segment
     from halign_bench.progress import Progress
     from halign_bench.protocol import Profile
 
@@ -86,7 +87,8 @@ class Evaluator:
         """What is sampled and resampled."""
         return {
             "clips": len(self.ids), "clips_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
-            "noise": "initial_noise(clip id, seed)", "scheduler": "uniform timesteps, Euler or DDIM",
+            "noise": "initial_noise(clip id, seed)",
+            "scheduler": "even timesteps unless a method divides its NFE, Euler or DDIM",
             "nfe": list(self.profile.nfe), "guidance": self.profile.guidance, "chunk": self.profile.chunk,
             "bootstrap": self.bootstrap().model_dump(),
         }  # fmt: skip
@@ -134,17 +136,19 @@ class Evaluator:
         self._store(folder, 0).remove(self.profile.nfe)
 
     def evaluate(
-        self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str
+        self, active: Callable[[float], Sequence[str]], seed: int, folder: Path, progress: Progress, label: str,
+        segments: Sequence[Segment] = (),
     ) -> Evaluation:
         """Samples into `folder` what is not there yet, then scores all of it.
 
-        active  noise level -> adapters that are on there
-        folder  of this cell alone: decoded chunks, each written atomically, so that a killed run goes on
+        active    noise level -> adapters that are on there
+        folder    of this cell alone: decoded chunks, each written atomically, so that a killed run goes on
+        segments  how the method spends each NFE of the grid; none of them is evenly
         Raises `Interrupted` at the next step once the user asked to stop.
         """
         result = Evaluation()
         store = self._store(folder, seed)
-        self._sample(active, store, progress, label)
+        self._sample(active, segments, store, progress, label)
         started = time.perf_counter()
         points = len(self.ids) * len(self.profile.nfe)
         with progress.phase(f"{label}: score", points, points * SCORE_WEIGHT) as phase:
@@ -154,7 +158,8 @@ class Evaluator:
         return result
 
     def _sample(
-        self, active: Callable[[float], Sequence[str]], store: SampleStore, progress: Progress, label: str
+        self, active: Callable[[float], Sequence[str]], segments: Sequence[Segment], store: SampleStore,
+        progress: Progress, label: str,
     ) -> None:
         from halign_bench.sampling import initial_noise, sample
 
@@ -180,7 +185,8 @@ class Evaluator:
                     self._synchronise()
                     started = time.perf_counter()
                     latents = sample(
-                        self.backbone, condition, noise, nfe=nfe, guidance=guidance, active=active_or_stop
+                        self.backbone, condition, noise, nfe=nfe, guidance=guidance, active=active_or_stop,
+                        segments=segments,
                     )
                     self._synchronise()
                     seconds = time.perf_counter() - started

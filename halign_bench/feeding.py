@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.batch import ClipBatch, PairBatch
@@ -32,11 +33,13 @@ class Feed:
                 raise RequestError(f"batch size {samples}: a pair is two samples, so it must be even")
             self.rows, self.size = data.pairs(stage.criterion), samples // 2
         elif stage.data == "winners":
-            self.rows, self.size = data.winners(stage.criterion), samples
+            self.rows, self.size = data.winners(stage.criterion, stage.limit), samples
+        elif stage.data == "candidates":
+            self.rows, self.size = data.candidates(stage.criterion), samples
         elif stage.data == "clips":
             self.rows, self.size = data.clips(), samples
         else:
-            raise ValueError(f"stage {stage.adapter} trains on {stage.data!r}: pairs, winners or clips expected")
+            raise ValueError(f"stage {stage.adapter} trains on {stage.data!r}, which is no kind of data")
 
     def chosen(self, step: int) -> list[int]:
         """Positions in `rows` of batch `step`."""
@@ -62,14 +65,17 @@ class Feed:
         low, high = self.stage.interval
         t = low + (high - low) * torch.rand(self.size, generator=generator)
         noise = torch.randn(self.size, *self.data.real.shape[1:], generator=generator)
+        rows: Any = self.rows
         if self.paired:
-            rows: Any = self.rows
             winner = self._clips(chosen, [rows.winner[i] for i in chosen], noise, t)
             loser = self._clips(chosen, [rows.loser[i] for i in chosen], noise, t)
             margin = torch.tensor([rows.margin[i] for i in chosen], dtype=torch.float32, device=self.device)
             return PairBatch(winner, loser, margin)
-        candidates = getattr(self.rows, "candidate", None)
-        return self._clips(chosen, None if candidates is None else [candidates[i] for i in chosen], noise, t)
+        if rows.candidate is None:
+            return self._clips(chosen, None, noise, t)
+        clips = self._clips(chosen, [rows.candidate[i] for i in chosen], noise, t)
+        reward = torch.tensor([rows.reward[i] for i in chosen], dtype=torch.float32, device=self.device)
+        return replace(clips, reward=reward)
 
     def _clips(
         self, chosen: list[int], candidates: list[int] | None, noise: torch.Tensor, t: torch.Tensor

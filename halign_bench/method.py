@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Denoiser
     from halign_bench.batch import ClipBatch, PairBatch
 
-DataKind = Literal["none", "pairs", "winners", "clips"]
+DataKind = Literal["none", "pairs", "winners", "candidates", "clips"]
+"""pairs: best against worst of a prompt; winners: the best alone; candidates: every scored sample of the
+base with its score as a reward; clips: the prompts' real clips."""
 
 
 class Config(BaseModel):
@@ -29,9 +31,11 @@ class Stage:
 
     adapter    name of the LoRA that trains; everything else is frozen
     data       what it learns from
-    criterion  "motion", "fidelity" or "overall": whose labels are used
+    criterion  "motion", "fidelity" or "overall": whose labels are used; for pairs also several joined by "+",
+               which is the union of their pairs
     interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
     share      of the method's training budget
+    limit      winners only: the best so many by score; None is all. Fewer than asked for is a RequestError
     """
 
     adapter: str
@@ -39,6 +43,21 @@ class Stage:
     criterion: str = "overall"
     interval: tuple[float, float] = (0.0, 1.0)
     share: float = 1.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of the sampling path, from where the one before ended (t = 1 for the first) down to `end`.
+
+    end       noise level in [0, 1); 0 for the last segment
+    share     of the network evaluations, all segments together 1; a share of 0 is a single step
+    guidance  classifier-free guidance within it, 1 is off; None is the protocol's
+    """
+
+    end: float
+    share: float
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,16 @@ class Claim:
             raise ValueError(f"claim on {self.metric}: give a margin or times (above 0), not both")
 
 
+def row(name: str, changed: Mapping[str, object]) -> str:
+    """What a method with these numbers, all else at its defaults, is called in a table: "ipa[beta=200,winners=32]"."""
+
+    def plain(value: object) -> str:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+
+    settings = ",".join(f"{key}={plain(changed[key])}" for key in sorted(changed))
+    return f"{name}[{settings}]" if settings else name
+
+
 class AlignmentMethod:
     """One file a method. The loss and what it trains on are here; everything else is the harness's."""
 
@@ -109,6 +138,10 @@ class AlignmentMethod:
     def at_start(self, stage: Stage) -> Mapping[str, float]:
         """Values of "loss", or of a log, that every sample has while policy and reference agree; checked at step 0."""
         return {}
+
+    def segments(self) -> Sequence[Segment]:
+        """How sampling spends the protocol's NFE. Empty: even steps, the protocol's guidance throughout."""
+        return ()
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone

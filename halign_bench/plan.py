@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from halign_bench.errors import RequestError
-from halign_bench.method import AlignmentMethod
+from halign_bench.method import AlignmentMethod, Segment, row
 from halign_bench.protocol import Profile, profile_named, sha256_of
 
 ALWAYS = ("base", "sft")  # stand in every table
@@ -71,6 +71,10 @@ class Variant:
         """Those of every part: what was trained first stays on below what was trained on top of it."""
         return tuple(name for part in self.parts for name in part.method.active_adapters(t))
 
+    def segments(self) -> tuple[Segment, ...]:
+        """How sampling spends its NFE: as the one part says that says anything."""
+        return next((tuple(found) for part in self.parts if (found := part.method.segments())), ())
+
     def needs_data(self) -> bool:
         return any(stage.data != "none" for part in self.parts for stage in part.method.stages())
 
@@ -116,6 +120,7 @@ def plan(request: RunRequest) -> Plan:
     if request.data is not None and not track.needs_data:
         raise RequestError(f"--data {request.data}: --track {request.track} makes its own clips; leave --data out")
     variants = _variants(request)
+    _check_sampling(variants, profile)
     # Seed by seed: an interrupted run has comparable rows as early as possible.
     return Plan(profile, tuple(Cell(variant, seed) for seed in seeds for variant in variants))
 
@@ -183,8 +188,7 @@ def _part(name: str, overrides: Mapping[str, Any]) -> Part:
         key = ".".join(map(str, first["loc"])) or "settings"
         raise RequestError(f"{name}: {key}={overrides.get(key, '')} is refused: {first['msg']}") from None
     default, effective = method.Config().model_dump(mode="json"), config.model_dump(mode="json")
-    changed = ",".join(f"{key}={_plain(effective[key])}" for key in sorted(effective) if effective[key] != default[key])
-    return Part(method(config), f"{name}[{changed}]" if changed else name)
+    return Part(method(config), row(name, {key: effective[key] for key in effective if effective[key] != default[key]}))
 
 
 def _check_pipeline(variant: Variant) -> None:
@@ -202,15 +206,25 @@ def _check_pipeline(variant: Variant) -> None:
             seen[adapter] = part.label
 
 
+def _check_sampling(variants: Sequence[Variant], profile: Profile) -> None:
+    """Every variant can spend every NFE of the grid, before hours of training show that one cannot."""
+    from halign_bench.sampling import path
+
+    for variant in variants:
+        if sum(bool(part.method.segments()) for part in variant.parts) > 1:
+            raise RequestError(f"{variant.label}: more than one part says how sampling spends its NFE; leave it to one")
+        if not variant.segments():
+            continue
+        for nfe in profile.nfe:
+            try:
+                path(nfe, profile.guidance, variant.segments())
+            except RequestError as problem:
+                raise RequestError(f"{variant.label}: {problem}") from None
+
+
 def _hint(word: str, known: Any) -> str:
     close = get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
 
 
 __all__ = ["ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "plan", "variant_named"]

@@ -7,7 +7,8 @@ criteria can be compared; "overall" is the mean of the standardised criteria. Th
 - a **pair** of a prompt is its best against its worst candidate, if they differ by more than
   `min_margin` standard deviations (identical scores never make a pair);
 - a **winner** of a prompt is its best candidate, if it is better than the average candidate
-  (standardised score above 0): the best of a bad lot is not an example to imitate.
+  (standardised score above 0): the best of a bad lot is not an example to imitate;
+- a **candidate** is every scored sample, with its standardised score as its reward.
 
 The last prompts are held out: never trained on, used to measure implicit accuracy.
 """
@@ -69,10 +70,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Examples:
-    """Latents to learn from without pairs: candidate `candidate[i]` of prompt `prompt[i]`; None is the real clip."""
+    """Latents to learn from without pairs: candidate `candidate[i]` of prompt `prompt[i]`; None is the real clip.
+
+    reward  standardised score of each; None for real clips
+    """
 
     prompt: list[int]
     candidate: list[int] | None
+    reward: list[float] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -122,10 +127,20 @@ class PreferenceSet:
         return (scores - train.mean()) / spread
 
     def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:
-        """Best against worst of each prompt. Raises RequestError when there is not a single one."""
+        """Best against worst of each prompt. Raises RequestError when there is not a single one.
+
+        "motion+fidelity" is the union of both: a prompt gives a pair for each, which may even contradict.
+        """
         import numpy as np
 
         pairs = Pairs([], [], [], [])
+        if "+" in criterion:
+            for part in (self.pairs(name, heldout) for name in criterion.split("+")):
+                pairs.prompt.extend(part.prompt)
+                pairs.winner.extend(part.winner)
+                pairs.loser.extend(part.loser)
+                pairs.margin.extend(part.margin)
+            return pairs
         scores = self.standardised(criterion)
         for prompt in self._prompts(heldout):
             row = scores[prompt]
@@ -146,8 +161,11 @@ class PreferenceSet:
             )
         return pairs
 
-    def winners(self, criterion: str = OVERALL) -> Examples:
-        """The best candidate of each training prompt, where above average. Raises RequestError when none is."""
+    def winners(self, criterion: str = OVERALL, limit: int | None = None) -> Examples:
+        """The best candidate of each training prompt, where above average; the `limit` best of these.
+
+        Raises RequestError when there is none, or fewer than `limit`.
+        """
         import numpy as np
 
         scores = self.standardised(criterion)
@@ -158,7 +176,24 @@ class PreferenceSet:
                 f"no winner for {criterion}: no candidate of the {self.n_train} training prompts scores above the "
                 "average; sample more candidates or prompts"
             )
-        return Examples([prompt for prompt, _ in kept], [best for _, best in kept])
+        if limit is not None:
+            if len(kept) < limit:
+                raise RequestError(
+                    f"{limit} winners for {criterion} asked for and {len(kept)} are above the average; "
+                    "ask for fewer, or sample more prompts"
+                )
+            kept = sorted(sorted(kept, key=lambda row: -scores[row])[:limit])  # the best, in the order of prompts
+        return Examples([p for p, _ in kept], [best for _, best in kept], [float(scores[row]) for row in kept])
+
+    def candidates(self, criterion: str = OVERALL) -> Examples:
+        """Every scored candidate of the training prompts. Raises RequestError when none is scored."""
+        import numpy as np
+
+        scores = self.standardised(criterion)[: self.n_train]
+        rows = [(int(prompt), int(candidate)) for prompt, candidate in np.argwhere(np.isfinite(scores))]
+        if not rows:
+            raise RequestError(f"no candidate was scored on {criterion}; sample more candidates or prompts")
+        return Examples([p for p, _ in rows], [k for _, k in rows], [float(scores[row]) for row in rows])
 
     def clips(self) -> Examples:
         """The real clips of the training prompts."""

@@ -201,8 +201,8 @@ class Run:
                 write_record(path, make_record(self, cell, started, "diverged", trained[-1].error, trained))
                 self.progress.say(f"{label}: diverged: {trained[-1].error}")
                 return False
-            active = cell.variant.active_adapters
-            scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label)
+            active, segments = cell.variant.active_adapters, cell.variant.segments()
+            scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label, segments)
             for sign in scores.signs:
                 self.progress.say(f"{label}: {sign.text}")
             add_heldout(scores, trained[-1])

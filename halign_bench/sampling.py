@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from halign_bench.errors import RequestError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from halign_bench.backbone import Backbone, Condition
+    from halign_bench.method import Segment
 
 Progress = Callable[[int, int], None]
 """(done, total), called first with what an earlier run left done. It may raise to stop the work there."""
@@ -60,6 +62,58 @@ def timesteps(steps: int, shift: float = 1.0) -> list[float]:
     return [shift * t / (1 + (shift - 1) * t) for t in uniform]
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of the sampler from noise level `now` to `after`; two network evaluations where it is guided."""
+
+    now: float
+    after: float
+    guidance: float = 1.0
+
+    @property
+    def cost(self) -> int:
+        return _cost(self.guidance)
+
+
+def path(nfe: int, guidance: float = 1.0, segments: Sequence[Segment] = (), shift: float = 1.0) -> list[Step]:
+    """Steps from noise to clean that cost exactly `nfe` network evaluations, each segment its share of them.
+
+    Steps are even within a segment, of which each takes at least one. Raises RequestError where `nfe` cannot
+    be divided so.
+    """
+    if not segments:
+        grid = timesteps(steps_for(nfe, guidance), shift)
+        return [Step(now, after, guidance) for now, after in itertools.pairwise(grid)]
+    guidances = [guidance if segment.guidance is None else segment.guidance for segment in segments]
+    costs = [_cost(value) for value in guidances]
+    counts = [1] * len(segments)
+    left = nfe - sum(costs)
+    while left and (affordable := [n for n, cost in enumerate(costs) if cost <= left]):
+        # The next step is of the segment that is furthest from its share.
+        short = max(affordable, key=lambda n: nfe * segments[n].share - counts[n] * costs[n])
+        counts[short] += 1
+        left -= costs[short]
+    if left:
+        raise RequestError(
+            f"nfe {nfe} cannot be divided among {len(segments)} sampling intervals whose steps cost "
+            f"{' and '.join(map(str, costs))} (two network evaluations where guided)"
+        )
+    steps: list[Step] = []
+    start = 1.0
+    for segment, count, value in zip(segments, counts, guidances, strict=True):
+        # Even before the shift, as `timesteps` is; the ends are kept exactly.
+        first, last = (t / (shift - (shift - 1) * t) for t in (start, segment.end))
+        inner = [first + (last - first) * step / count for step in range(1, count)]
+        grid = [start, *(shift * u / (1 + (shift - 1) * u) for u in inner), segment.end]
+        steps += [Step(now, after, value) for now, after in itertools.pairwise(grid)]
+        start = segment.end
+    return steps
+
+
+def _cost(guidance: float) -> int:
+    return 1 if guidance == 1.0 else 2
+
+
 def sample(
     backbone: Backbone,
     condition: Condition,
@@ -69,6 +123,7 @@ def sample(
     guidance: float = 1.0,
     active: Callable[[float], Sequence[str]] | None = None,
     shift: float = 1.0,
+    segments: Sequence[Segment] = (),
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> torch.Tensor:
@@ -77,12 +132,13 @@ def sample(
     guidance    1 is off; otherwise unconditional + guidance·(conditional - unconditional), whose second
                 branch counts: half as many steps for the same nfe
     active      noise level -> adapters that are on there; None is the base with all adapters off
+    segments    how the method spends its nfe; none of them is evenly
     batch_size  how many to put through the network together; no effect on a sample beyond float noise
     progress    told (samples done, samples) after each batch
     """
     import torch
 
-    grid = timesteps(steps_for(nfe, guidance), shift)
+    steps = path(nfe, guidance, segments, shift)
     alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
     if backbone.parameterisation == "epsilon" and alpha <= 0:
         raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
@@ -91,7 +147,7 @@ def sample(
     with torch.no_grad():
         for start in range(0, len(noise), size):
             part = {name: value[start : start + size] for name, value in condition.items()}
-            done.append(_integrate(backbone, part, noise[start : start + size], grid, guidance, active))
+            done.append(_integrate(backbone, part, noise[start : start + size], steps, active))
             if progress is not None:
                 progress(min(start + size, len(noise)), len(noise))
     return torch.cat(done) if done else noise.clone()
@@ -101,22 +157,21 @@ def _integrate(
     backbone: Backbone,
     condition: Condition,
     noise: torch.Tensor,
-    grid: Sequence[float],
-    guidance: float,
+    steps: Sequence[Step],
     active: Callable[[float], Sequence[str]] | None,
 ) -> torch.Tensor:
     import torch
 
     x = noise.float()
-    unconditional = None if guidance == 1.0 else backbone.unconditional(condition)
-    for now, after in itertools.pairwise(grid):
-        t = torch.full((len(x),), now, device=x.device)
-        with backbone.adapters(tuple(active(now)) if active is not None else ()):
+    unconditional = backbone.unconditional(condition) if any(step.cost == 2 for step in steps) else {}
+    for step in steps:
+        t = torch.full((len(x),), step.now, device=x.device)
+        with backbone.adapters(tuple(active(step.now)) if active is not None else ()):
             prediction = backbone.denoise(x, t, condition).float()
-            if unconditional is not None:
+            if step.cost == 2:
                 empty = backbone.denoise(x, t, unconditional).float()
-                prediction = empty + guidance * (prediction - empty)
-        x = _step(backbone, x, prediction, now, after)
+                prediction = empty + step.guidance * (prediction - empty)
+        x = _step(backbone, x, prediction, step.now, step.after)
     return x
 
 
@@ -135,4 +190,4 @@ def _step(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: fl
     return alpha_after * clean + sigma_after * noise
 
 
-__all__ = ["Progress", "derived_seed", "initial_noise", "sample", "steps_for", "timesteps"]
+__all__ = ["Progress", "Step", "derived_seed", "initial_noise", "path", "sample", "steps_for", "timesteps"]

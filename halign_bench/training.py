@@ -280,7 +280,8 @@ class _Training:
         for stage in self.stages[: index + 1]:
             if stage.adapter not in attached(module):
                 alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
-                init = derived_seed("lora", self.seed, stage.adapter)
+                # By place, not by name: methods start from the same weights, and stacked adapters from others.
+                init = derived_seed("lora", self.seed, len(attached(module)))
                 attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
         module.requires_grad_(False)
         for parameter in module.parameters():

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from halign_bench.batch import ClipBatch, PairBatch, error
-from halign_bench.errors import RequestError
+from halign_bench.batch import ClipBatch, PairBatch, error, form_weight
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
 from halign_bench.registry import register
 
@@ -45,11 +44,8 @@ def dpo_loss(
     return -logsigmoid(inside), inside
 
 
-@register
-class DiffusionDPO(AlignmentMethod):
-    """Each pair shares t and noise; the reference is the base, that is the same weights with adapters off.
-
-    β means something only together with three more choices, so they stand here and in every record:
+class DPOConfig(AlignmentMethod.Config):
+    """β means something only together with three more choices, so they stand here and in every record:
     m is the **mean** over all non-batch axes (fp32), the factor **½ is outside β**, and `form` names
     the space in which m is measured:
 
@@ -60,28 +56,49 @@ class DiffusionDPO(AlignmentMethod):
       noise, where motion is settled.
     """
 
+    form: Literal["flow", "epsilon"] = Field(
+        default="flow", description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]"
+    )
+    beta: float = Field(
+        gt=0,
+        description="default 100 for flow [code: flow_grpo], 5000 for epsilon [code: DiffusionDPO train.py]; "
+        "both with mean reduction and the factor 1/2 outside",
+    )
+    reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code: both]")
+    half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code: both]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def beta_of_the_form(cls, given: Any) -> Any:
+        return {"beta": 5000.0 if given.get("form") == "epsilon" else 100.0, **given}
+
+
+def dpo(config: DPOConfig, policy: Denoiser, reference: Denoiser, batch: PairBatch, backbone: Backbone) -> LossOutput:
+    """Diffusion-DPO on pairs whose winner and loser share t and noise; `[B]` each."""
+    both = batch.stacked()
+    x_t, target = both.noised(backbone)
+    weight = form_weight(config.form, both.t, backbone)
+    winner, loser = (weight * error(policy(x_t, both.t, both.condition), target)).chunk(2)
+    reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
+    loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, config.beta)
+    return LossOutput(loss, {
+        "implicit_accuracy": (inside.sign() + 1) / 2,  # a tie counts one half
+        "winner_gap": winner - reference_winner,
+        "loser_gap": loser - reference_loser,
+    })
+
+
+@register
+class DiffusionDPO(AlignmentMethod):
+    """Each pair shares t and noise; the reference is the base, that is the same weights with adapters off."""
+
     name = "diffusion-dpo"
     paper = "Diffusion Model Alignment Using Direct Preference Optimization (arXiv 2311.12908)"
     summary = "DPO on pairs of the base's samples; flow or epsilon form"
     claims = (Claim("implicit_accuracy@overall", "base", "arXiv 2311.12908: what its objective asks for"),)
 
-    class Config(AlignmentMethod.Config):
-        form: Literal["flow", "epsilon"] = Field(
-            default="flow", description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]"
-        )
-        beta: float = Field(
-            gt=0,
-            description="default 100 for flow [code: flow_grpo], 5000 for epsilon [code: DiffusionDPO train.py]; "
-            "both with mean reduction and the factor 1/2 outside",
-        )
-        reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code: both]")
-        half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code: both]")
+    class Config(DPOConfig):
         criterion: str = Field(default="overall", description="whose labels order the pairs [ours]")
-
-        @model_validator(mode="before")
-        @classmethod
-        def beta_of_the_form(cls, given: Any) -> Any:
-            return {"beta": 5000.0 if given.get("form") == "epsilon" else 100.0, **given}
 
     config: Config
 
@@ -100,30 +117,4 @@ class DiffusionDPO(AlignmentMethod):
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone
     ) -> LossOutput:
         assert isinstance(batch, PairBatch)
-        both = batch.stacked()
-        x_t, target = both.noised(backbone)
-        weight = self.weight(both.t, backbone)
-        winner, loser = (weight * error(policy(x_t, both.t, both.condition), target)).chunk(2)
-        reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
-        loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, self.config.beta)
-        return LossOutput(loss, {
-            "implicit_accuracy": (inside.sign() + 1) / 2,  # a tie counts one half
-            "winner_gap": winner - reference_winner,
-            "loser_gap": loser - reference_loser,
-        })
-
-    def weight(self, t: torch.Tensor, backbone: Backbone) -> torch.Tensor:
-        """`[B]`: what the error of the backbone's own prediction is multiplied by to be an error in `form`'s space.
-
-        x_t = α·x0 + σ·ε gives ε - ε̂ = α·(v - v̂) for the flow's v = ε - x0 (α = 1-t) and for v = α·ε - σ·x0 alike.
-        """
-        if self.config.form == "flow":
-            if backbone.parameterisation != "flow":
-                raise RequestError(
-                    f"diffusion-dpo[form=flow] needs a flow backbone and {backbone.name} predicts "
-                    f"{backbone.parameterisation}; use diffusion-dpo[form=epsilon]"
-                )
-            return t.new_ones(len(t))
-        if backbone.parameterisation == "epsilon":
-            return t.new_ones(len(t))
-        return backbone.alpha_sigma(t)[0].pow(2)
+        return dpo(self.config, policy, reference, batch, backbone)

@@ -14,7 +14,7 @@ from tiny import TinyBackbone, TinyTrack
 from halign_bench import registry
 from halign_bench.batch import ClipBatch, error
 from halign_bench.conformance import check_class, check_plugin
-from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Stage
+from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Segment, Stage
 from halign_bench.metric import PerClipMetric, Scored
 
 
@@ -111,7 +111,11 @@ def changes_the_base(self, stage, policy, reference, batch, backbone):
         ({"stages": lambda self: (Stage("good", "gossip"),)}, "stages are sound"),
         ({"active_adapters": lambda self, t: ()}, "samples with the adapters that it trains"),
         ({"active_adapters": lambda self, t: ("good", "other")}, "samples with the adapters that it trains"),
+        ({"segments": lambda self: (Segment(0.5, 0.5), Segment(0.2, 0.5))}, "divides the sampling path soundly"),
+        ({"segments": lambda self: (Segment(0.5, 0.5), Segment(0.0, 0.6))}, "divides the sampling path soundly"),
+        ({"segments": lambda self: (Segment(0.0, 0.5), Segment(0.5, 0.5))}, "divides the sampling path soundly"),
         ({"claims": (Claim("hkc", "nobody", "figure 3"),)}, "claims can be tested"),
+        ({"claims": (Claim("hkc", "nobody[t=1]", "figure 3"),)}, "claims can be tested"),
         ({"claims": (Claim("hkc", ("base", "sft[dat=clips]"), "figure 3"),)}, "claims can be tested"),
         ({"claims": (Claim("hkc", "base", "figure 3", of="sft+nobody"),)}, "claims can be tested"),
         ({"claims": (Claim("h k c", "base", "figure 3"),)}, "claims can be tested"),

@@ -15,7 +15,7 @@ from tiny import TinyBackbone
 
 from halign_bench.adapters import attach_lora
 from halign_bench.backbone import Backbone
-from halign_bench.batch import ClipBatch, PairBatch, error
+from halign_bench.batch import ClipBatch, PairBatch, epsilon_weight, error, form_weight
 from halign_bench.errors import RequestError
 from halign_bench.registry import get
 
@@ -161,7 +161,7 @@ def test_epsilon_form_is_the_error_of_the_noise_that_the_velocity_implies():
     velocity = backbone.predict(x_t, clips.t, clips.condition)
     level = clips.t.view(-1, 1, 1, 1, 1)
     implied_noise = x_t + (1 - level) * velocity
-    weight = DiffusionDPO(DiffusionDPO.Config(form="epsilon")).weight(clips.t, backbone)
+    weight = form_weight("epsilon", clips.t, backbone)
     expected = error(implied_noise, clips.noise)
     torch.testing.assert_close(weight * error(velocity, target), expected, rtol=1e-4, atol=1e-6)
 
@@ -179,7 +179,6 @@ class Cosine(Backbone):
 
 
 def test_epsilon_form_of_a_v_backbone_and_of_an_epsilon_backbone():
-    method = DiffusionDPO(DiffusionDPO.Config(form="epsilon"))
     backbone = Cosine("v")
     x0, noise, wrong = torch.randn(3, 2, 4, 2, 3, 3, dtype=torch.float64).unbind()
     t = torch.tensor([0.2, 0.8], dtype=torch.float64)
@@ -187,13 +186,13 @@ def test_epsilon_form_of_a_v_backbone_and_of_an_epsilon_backbone():
     x_t, target = backbone.add_noise(x0, noise, t), backbone.target(x0, noise, t)
     implied_noise = sigma * x_t + alpha * (target + wrong)
     expected = error(implied_noise, noise)
-    torch.testing.assert_close(method.weight(t, backbone) * error(target + wrong, target), expected.double())
-    assert method.weight(t, Cosine("epsilon")).tolist() == [1.0, 1.0]
+    torch.testing.assert_close(epsilon_weight(t, backbone) * error(target + wrong, target), expected.double())
+    assert form_weight("epsilon", t, Cosine("epsilon")).tolist() == [1.0, 1.0]
 
 
 def test_flow_form_refuses_a_backbone_that_is_no_flow():
-    with pytest.raises(RequestError, match=r"diffusion-dpo\[form=epsilon\]"):
-        DiffusionDPO().weight(torch.rand(2), Cosine("epsilon"))
+    with pytest.raises(RequestError, match=r"cosine predicts epsilon; set form=epsilon"):
+        form_weight("flow", torch.rand(2), Cosine("epsilon"))
 
 
 def test_beta_follows_the_form_and_is_recorded_with_its_conventions():

@@ -16,6 +16,7 @@ from tiny import TinyBackbone, TinyTrack
 
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.evaluation import Evaluation, Evaluator
+from halign_bench.method import Segment
 from halign_bench.progress import Progress
 
 PROFILE = TINY.model_copy(update={"nfe": (3, 2), "eval_clips": 7})
@@ -91,6 +92,21 @@ def test_what_a_stopped_evaluation_left_is_used(backbone: TinyBackbone, tmp_path
     assert scores(other) != scores(whole)
     evaluator.remove(tmp_path / "stopped")
     assert not (tmp_path / "stopped").exists()
+
+
+def test_a_method_may_spend_its_nfe_in_its_own_way(backbone: TinyBackbone, tmp_path: Path) -> None:
+    evaluator = Evaluator(backbone, ScoredTrack(), PROFILE.model_copy(update={"nfe": (5,)}))
+    levels: list[float] = []
+
+    def active(t: float) -> Sequence[str]:
+        levels.append(t)
+        return ()
+
+    progress = Progress(Console(file=io.StringIO()))
+    before = backbone.forwards
+    evaluator.evaluate(active, 0, tmp_path, progress, "cell", (Segment(0.5, 0.0), Segment(0.0, 1.0)))
+    assert levels[-5:] == pytest.approx([1.0, 0.5, 0.375, 0.25, 0.125])
+    assert backbone.forwards - before == 7 * 5 + 4 * 2  # and one chunk of four to warm up, at NFE 2
 
 
 def test_given_videos_are_scored_in_place_of_samples(backbone: TinyBackbone, tmp_path: Path) -> None:

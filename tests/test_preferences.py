@@ -59,6 +59,35 @@ def test_winners_are_the_best_of_their_prompt_and_better_than_average():
     assert (winners.prompt, winners.candidate) == ([0], [0])  # the best of the second prompt is below average
 
 
+def test_winners_can_be_limited_to_the_best_of_them():
+    data = scored([[[9, 0], [0, 0]], [[7, 0], [0, 0]], [[8, 0], [0, 0]]])
+    two = data.winners("motion", 2)
+    assert (two.prompt, two.candidate) == ([0, 2], [0, 0])
+    assert two.reward == [data.standardised("motion")[0, 0], data.standardised("motion")[2, 0]]
+    assert data.winners("motion", 3) == data.winners("motion")
+    with pytest.raises(RequestError, match="4 winners for motion asked for and 3 are above"):
+        data.winners("motion", 4)
+
+
+def test_candidates_are_all_that_could_be_scored_with_their_reward():
+    nan = float("nan")
+    data = scored([[[1, 0], [nan, 0], [3, 0]], [[nan, 0], [nan, 0], [2, 0]], [[9, 0], [9, 0], [9, 0]]], n_train=2)
+    found = data.candidates("motion")
+    assert list(zip(found.prompt, found.candidate, strict=True)) == [(0, 0), (0, 2), (1, 2)]
+    assert found.reward == pytest.approx([(x - 2) / np.std([1, 3, 2]) for x in (1, 3, 2)])
+    with pytest.raises(RequestError, match="no candidate was scored on fidelity"):
+        scored(np.full((2, 2, 2), nan)).candidates("fidelity")
+
+
+def test_the_union_of_two_criteria_keeps_pairs_that_contradict():
+    data = scored([[[3, 0], [1, 5]], [[2, 1], [0, 0]]])
+    pairs = data.pairs("motion+fidelity")
+    assert list(zip(pairs.prompt, pairs.winner, pairs.loser, strict=True)) == [
+        (0, 0, 1), (1, 0, 1), (0, 1, 0), (1, 0, 1)
+    ]  # fmt: skip
+    assert pairs.margin == data.pairs("motion").margin + data.pairs("fidelity").margin
+
+
 def test_identical_scores_give_no_pair_and_no_winner_but_one_clear_sentence():
     data = scored(np.ones((4, 3, 2)))
     with pytest.raises(RequestError, match=r"no preference pair for motion.*sample more"):

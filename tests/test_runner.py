@@ -259,6 +259,19 @@ def test_neither_order_nor_company_of_cells_matters(runs: Runs, whole: Path, tmp
     assert seeds[0] != seeds[1]
 
 
+def test_experts_train_alike_whatever_their_sampling_and_pooled_they_are_dpo(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
+    methods = "tpo,tpo[motion_nfe_share=0],tpo[experts=pooled]"
+    assert runs(tmp_path, "--methods", methods)[0] == 0
+    cells = {read_record(file).cell.method: file.stem for file in (tmp_path / "records").glob("*.json")}
+    plain, skipping, pooled = (numbers(tmp_path, cells[method]) for method in methods.split(","))
+    assert sorted(plain["weights"]) == ["tpo-fidelity", "tpo-motion"] and plain["weights"] == skipping["weights"]
+    assert plain["clips"]["ssim@tiny-scored/nfe4"] != skipping["clips"]["ssim@tiny-scored/nfe4"]
+    dpo = numbers(whole, "diffusion-dpo-s0")
+    assert pooled["metrics"] == dpo["metrics"] and pooled["clips"] == dpo["clips"]
+
+
 def test_another_protocol_is_refused_and_fresh_replaces_only_its_own(runs: Runs, tmp_path: Path) -> None:
     assert runs(tmp_path, "--methods", "slow")[0] == 0
     foreign = [tmp_path / "mine.txt", tmp_path / "records" / "mine.json", tmp_path / "cells" / "mine.txt"]

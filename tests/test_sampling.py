@@ -13,7 +13,8 @@ from tiny import TinyBackbone, TinyTrack
 
 from halign_bench.backbone import Backbone
 from halign_bench.errors import RequestError
-from halign_bench.sampling import initial_noise, sample, timesteps
+from halign_bench.method import Segment
+from halign_bench.sampling import Step, initial_noise, path, sample, timesteps
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,38 @@ def test_grid_runs_from_noise_to_clean(steps, shift):
     assert all(a > b for a, b in itertools.pairwise(grid))
     if shift == 1:
         assert grid == pytest.approx([1 - i / steps for i in range(steps + 1)])
+
+
+@given(
+    nfe=st.integers(1, 120), guidance=st.sampled_from([1.0, 3.0]), t_mid=st.floats(0.01, 0.99),
+    share=st.floats(0, 1), own=st.tuples(*[st.sampled_from([None, 1.0, 2.0])] * 2), shift=st.sampled_from([1.0, 3.0]),
+)  # fmt: skip
+def test_a_divided_path_costs_exactly_its_nfe(nfe, guidance, t_mid, share, own, shift):
+    segments = (Segment(t_mid, share, own[0]), Segment(0.0, 1 - share, own[1]))
+    costs = [1 if (guidance if g is None else g) == 1.0 else 2 for g in own]
+    possible = any(nfe - n * costs[0] >= costs[1] and (nfe - n * costs[0]) % costs[1] == 0 for n in range(1, nfe))
+    try:
+        steps = path(nfe, guidance, segments, shift)
+    except RequestError as problem:
+        assert not possible and f"nfe {nfe} cannot be divided" in str(problem)
+        return
+    assert sum(step.cost for step in steps) == nfe
+    assert steps[0].now == 1.0 and steps[-1].after == 0.0
+    assert all(step.now > step.after for step in steps)
+    assert all(a.after == b.now for a, b in itertools.pairwise(steps))
+    high = [step for step in steps if step.now > t_mid]
+    assert high[-1].after == t_mid  # exactly, so that adapters change where they should
+    assert {step.cost for step in high} == {costs[0]} and {s.cost for s in steps[len(high) :]} == {costs[1]}
+    wanted = share * nfe
+    assert abs(sum(step.cost for step in high) - wanted) <= max(3, *costs)
+
+
+def test_an_undivided_path_is_the_grid():
+    grid = timesteps(7, 3.0)
+    assert [(step.now, step.after) for step in path(7, shift=3.0)] == list(itertools.pairwise(grid))
+    whole = path(7, segments=[Segment(0.0, 1.0)], shift=3.0)
+    assert [step.now for step in whole] == pytest.approx(grid[:-1])
+    assert path(14, 2.0) == [Step(now, after, 2.0) for now, after in itertools.pairwise(timesteps(7))]
 
 
 class Known(Backbone):

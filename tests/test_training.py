@@ -356,6 +356,37 @@ def test_pairs_share_noise_t_and_condition_and_every_row_is_visited(data):
     assert torch.equal(again.winner.noise, batch.winner.noise) and again.winner.ids == batch.winner.ids
 
 
+def test_winners_and_candidates_come_with_their_rewards(data):
+    for kind, rows in (("winners", data.winners("motion")), ("candidates", data.candidates("motion"))):
+        feed = Feed(data, Stage("x", kind, "motion"), 0, 4, 0, "cpu")
+        batch = feed.batch(3)
+        for place, row in enumerate(feed.chosen(3)):
+            prompt, candidate = rows.prompt[row], rows.candidate[row]
+            assert torch.equal(batch.x0[place], data.latents[prompt, candidate])
+            assert batch.ids[place] == f"{data.ids[prompt]}#candidate{candidate}"
+            assert float(batch.reward[place]) == pytest.approx(data.standardised("motion")[prompt, candidate])
+        assert torch.equal(batch[1:3].reward, batch.reward[1:3])
+    assert Feed(data, Stage("x", "clips"), 0, 4, 0, "cpu").batch(0).reward is None
+    best = Feed(data, Stage("x", "winners", "motion", limit=2), 0, 4, 0, "cpu")
+    assert best.rows == data.winners("motion", 2) and len(best.rows) == 2
+
+
+def test_methods_start_from_the_same_adapter_and_stacked_ones_from_others(data, tmp_path):
+    """A comes from the seed and the adapter's place alone; a learning rate of nothing leaves it as drawn."""
+    spec = SPEC.model_copy(update={"samples": 8, "lr": 1e-12})
+
+    def drawn(method, backbone, **options):
+        train(method, backbone, data, spec, 0, tmp_path / f"{method.name}-{len(options)}", **options)
+        found = adapter_parameters(backbone.denoiser, method.stages()[0].adapter)
+        return torch.cat([p.detach().flatten() for key, p in found.items() if "lora_A" in key])
+
+    backbone = TinyBackbone()
+    sft, dpo = drawn(SFT(), backbone), drawn(DPO(), TinyBackbone())
+    torch.testing.assert_close(sft, dpo, atol=1e-9, rtol=0)
+    stacked = drawn(DPO(), backbone, earlier=SFT().active_adapters)
+    assert float((stacked - sft).abs().mean()) > 0.05
+
+
 def test_requests_that_cannot_be_answered(data, tmp_path):
     with pytest.raises(RequestError, match="whole pairs"):
         train(DPO(), TinyBackbone(), data, SPEC.model_copy(update={"batch_size": 3}), 0, tmp_path)

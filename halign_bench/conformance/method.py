@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from halign_bench.errors import HalignError
 from halign_bench.method import AlignmentMethod, DataKind, LossOutput, Stage
 from halign_bench.plan import variant_named
 from halign_bench.results import parse_key
+from halign_bench.sampling import path
 
 BATCH = 3
 SOURCE = re.compile(r"\b(paper|code|ours|note|infer)\b", re.IGNORECASE)
@@ -110,6 +112,8 @@ def make_batch(stage: Stage, backbone: ToyBackbone) -> ClipBatch | PairBatch:
         hand_mask=torch.rand(BATCH, 1, *LATENT[1:], generator=generator),
         ids=[f"sample/{index}" for index in range(BATCH)],
     )  # fmt: skip
+    if stage.data in ("winners", "candidates"):
+        clips = replace(clips, reward=torch.linspace(-1.0, 1.5, BATCH))
     if stage.data != "pairs":
         return clips
     return PairBatch(clips, replace(clips, x0=draw(BATCH, *LATENT)), margin=torch.linspace(0.5, 1.5, BATCH))
@@ -125,8 +129,8 @@ def without_hand_mask(batch: ClipBatch | PairBatch) -> ClipBatch | PairBatch:
 def tensors(batch: ClipBatch | PairBatch) -> list[torch.Tensor]:
     if isinstance(batch, PairBatch):
         return [*tensors(batch.winner), *tensors(batch.loser), batch.margin]
-    found = [batch.x0, batch.noise, batch.t, *batch.condition.values()]
-    return found if batch.hand_mask is None else [*found, batch.hand_mask]
+    optional = [tensor for tensor in (batch.hand_mask, batch.reward) if tensor is not None]
+    return [batch.x0, batch.noise, batch.t, *batch.condition.values(), *optional]
 
 
 def names_its_paper(subject: Subject) -> str:
@@ -176,6 +180,21 @@ def samples_with_the_adapters_that_it_trains(subject: Subject) -> None:
         require(active <= trained, f"at t = {step / 100} it wants {sorted(active - trained)}, which no stage trains")
         used |= active
     require(used == trained, f"{sorted(trained - used)} trains and is never active when sampling")
+
+
+def divides_the_sampling_path_soundly(subject: Subject) -> str:
+    segments = list(subject.method.segments())
+    if not segments:
+        return "evenly, as the protocol does"
+    ends = [segment.end for segment in segments]
+    downwards = all(a > b for a, b in itertools.pairwise([1.0, *ends]))
+    require(downwards, f"its segments end at {ends}: not downwards from 1")
+    require(ends[-1] == 0, f"its last segment ends at t = {ends[-1]}, not at 0")
+    total = sum(segment.share for segment in segments)
+    require(all(segment.share >= 0 for segment in segments) and abs(total - 1) < 1e-6, f"its shares sum to {total}")
+    spent = sum(step.cost for step in path(40, 1.0, segments))
+    require(spent == 40, f"40 network evaluations are asked for and it spends {spent}")
+    return f"{len(segments)} segments"
 
 
 def claims_can_be_tested(subject: Subject) -> str:
@@ -266,8 +285,8 @@ def leaves_the_model_as_it_was(subject: Subject) -> None:
 
 CHECKS = (
     names_its_paper, every_number_has_a_source, config_has_defaults_and_is_strict, stages_are_sound,
-    samples_with_the_adapters_that_it_trains, claims_can_be_tested, loss_is_one_finite_number_a_sample,
-    loss_at_the_start_is_what_it_states,
+    samples_with_the_adapters_that_it_trains, divides_the_sampling_path_soundly, claims_can_be_tested,
+    loss_is_one_finite_number_a_sample, loss_at_the_start_is_what_it_states,
     only_the_adapter_of_the_stage_gets_gradients, loss_is_deterministic_and_leaves_its_batch_alone,
     works_or_says_why_not_without_a_skeleton, leaves_the_model_as_it_was,
 )  # fmt: skip
