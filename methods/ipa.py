@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -103,6 +104,9 @@ class IPA(AlignmentMethod):
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("ipa", "winners", self.config.criterion, limit=self.config.winners),)
+
+    def at_start(self, stage: Stage) -> Mapping[str, float]:
+        return {"loss": math.log(2)}
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone

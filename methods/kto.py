@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -72,6 +72,9 @@ class KTO(AlignmentMethod):
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("kto", "candidates", self.config.criterion),)
+
+    def at_start(self, stage: Stage) -> Mapping[str, float]:
+        return {"gain": 0.0}
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -66,6 +67,9 @@ class SDPO(AlignmentMethod):
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("sdpo", "pairs", self.config.criterion),)
+
+    def at_start(self, stage: Stage) -> Mapping[str, float]:
+        return {"loss": math.log(2)}
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone

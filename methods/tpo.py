@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -119,6 +120,9 @@ class TPO(AlignmentMethod):
             Segment(config.t_mid, share, config.motion_guidance),
             Segment(0.0, 1 - share, config.fidelity_guidance),
         )
+
+    def at_start(self, stage: Stage) -> Mapping[str, float]:
+        return {"loss": math.log(2)}
 
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone
