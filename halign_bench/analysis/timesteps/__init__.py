@@ -7,14 +7,13 @@ split `prompts`: t_mid is a number of a method, and one that is chosen on evalua
 be tuned on the test. K candidates are sampled for each clip, from the noise that preferences are sampled from.
 
 decided   What of a criterion does x_t fix? Each finished candidate is noised to level t with fresh noise and sampled
-          again from there (the forward-backward experiment of arXiv 2402.16991, scored by criterion): the remake
-          knows of it only what noise of that level leaves over. `decided` is the
-          correlation of the scores of candidates and remakes, within prompts (deviations from the prompt's mean): 0
-          at t = 1 and 1 at t = 0 by definition. Scores within a prompt are what preference pairs are made of, so this
-          is how much of a preference is still open below t. A correlation has no unit, so that criteria can be
-          compared; a mere distance could not be, since a squared one and an absolute one of the same videos rise
-          differently. And the remakes are of real noise levels and finished: neither blur nor a state that the
-          network never met is scored.
+          again from there (the forward-backward experiment of arXiv 2402.16991): the remake knows of it only what
+          noise of that level leaves over. `decided` is the correlation of the scores of candidates and remakes within
+          prompts (as deviations from the prompt's mean), 0 at t = 1 and 1 at t = 0 by definition. Scores within a
+          prompt are what preference pairs are made of: where it is low, a preference is still open below t. A
+          correlation has no unit, so criteria can be compared; distances could not be, since an absolute and a
+          squared one rise differently on the same videos. And remakes are finished, from states that the network
+          knows: neither blur nor a path it never took is scored.
 estimate  The quality of the clean estimate at level t of the sampling path, less that of the finished sample.
           `settled` is the same as the share of the way from the first estimate (t = 1) to the finished sample, given
           where the two are told apart. An estimate at high noise is a blurred mean, which a criterion that measures
