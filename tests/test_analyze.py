@@ -280,7 +280,7 @@ def test_an_annotator_without_motion_and_fidelity_gets_curves_and_no_t_mid(cache
     track.annotator = OneCriterion
     result = analyse(measure(TinyBackbone(), track, SPEC, cache), 4)
     assert result.recommendation is None and report.sentences(result) == []
-    assert result.notes == ["no t_mid: the track's annotator has no criterion motion and none fidelity"]
+    assert result.notes == ["no t_mid: the track's annotator has no criterion named motion or fidelity"]
     assert result.row("overall", 0.5).decided.value is not None
 
 

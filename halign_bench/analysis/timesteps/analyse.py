@@ -96,7 +96,7 @@ def analyse(scores: Scores, nfe: int, step_cost: int = 1, replicates: int = REPL
         rows += _rows(name, scores, fixed, changes, share, clusters, nfe, step_cost)
     recommendation = None
     if absent := [name for name in (EARLY, LATE) if name not in curves]:
-        notes.append(f"no t_mid: the track's annotator has no criterion {' and none '.join(absent)}")
+        notes.append(f"no t_mid: the track's annotator has no criterion named {' or '.join(absent)}")
     else:
         (early, one), (late, other) = curves[EARLY], curves[LATE]
         recommendation = recommend(scores.levels, early, late, len(_people(scores, one & other)))
