@@ -114,6 +114,15 @@ def _cost(guidance: float) -> int:
     return 1 if guidance == 1.0 else 2
 
 
+def check_start(backbone: Backbone) -> None:
+    """Raises RequestError where t = 1 tells the backbone nothing of the clean latent that it could begin with."""
+    import torch
+
+    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
+    if backbone.parameterisation == "epsilon" and alpha <= 0:
+        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
+
+
 def sample(
     backbone: Backbone,
     condition: Condition,
@@ -139,9 +148,7 @@ def sample(
     import torch
 
     steps = path(nfe, guidance, segments, shift)
-    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
-    if backbone.parameterisation == "epsilon" and alpha <= 0:
-        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
+    check_start(backbone)
     size = len(noise) if batch_size is None else batch_size
     done: list[torch.Tensor] = []
     with torch.no_grad():
@@ -190,4 +197,6 @@ def _step(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: fl
     return alpha_after * clean + sigma_after * noise
 
 
-__all__ = ["Progress", "Step", "derived_seed", "initial_noise", "path", "sample", "steps_for", "timesteps"]
+__all__ = [
+    "Progress", "Step", "check_start", "derived_seed", "initial_noise", "path", "sample", "steps_for", "timesteps",
+]
