@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from halign_bench.backbone import Backbone, Denoiser
     from halign_bench.batch import ClipBatch, PairBatch
+    from halign_bench.inserts import Insert
 
 DataKind = Literal["none", "pairs", "winners", "candidates", "clips"]
 """pairs: best against worst of a prompt; winners: the best alone; candidates: every scored sample of the
@@ -29,13 +30,14 @@ class Config(BaseModel):
 class Stage:
     """One stretch of training.
 
-    adapter    name of the LoRA that trains; everything else is frozen
+    adapter    name of the adapter that trains; everything else is frozen
     data       what it learns from
     criterion  "motion", "fidelity" or "overall": whose labels are used; for pairs also several joined by "+",
                which is the union of their pairs
     interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
     share      of the method's training budget
     limit      winners only: the best so many by score; None is all. Fewer than asked for is a RequestError
+    insert     what the adapter is: a module of the method's own; None is a LoRA
     """
 
     adapter: str
@@ -44,6 +46,7 @@ class Stage:
     interval: tuple[float, float] = (0.0, 1.0)
     share: float = 1.0
     limit: int | None = None
+    insert: Insert | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition
     from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
 
-FORMAT = "halign-bench/preferences/1"
+FORMAT = "halign-bench/preferences/2"
 OVERALL = "overall"
 
 

@@ -274,15 +274,12 @@ class _Training:
 
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
         """Attaches the adapters of all stages up to this one; the parameters of this one's, which alone train."""
-        from halign_bench.adapters import adapter_parameters, attach_lora, attached
+        from halign_bench.adapters import adapter_parameters, attached
 
-        module, spec = self.backbone.denoiser, self.spec
+        module = self.backbone.denoiser
         for stage in self.stages[: index + 1]:
             if stage.adapter not in attached(module):
-                alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
-                # By place, not by name: methods start from the same weights, and stacked adapters from others.
-                init = derived_seed("lora", self.seed, len(attached(module)))
-                attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
+                self._attach_adapter(stage.adapter)
         module.requires_grad_(False)
         for parameter in module.parameters():
             parameter.grad = None
@@ -290,6 +287,16 @@ class _Training:
         for parameter in parameters:
             parameter.requires_grad_(True)
         return parameters
+
+    def _attach_adapter(self, name: str) -> None:
+        from halign_bench.adapters import attach, attached
+
+        spec, stage = self.spec, next(stage for stage in self.stages if stage.adapter == name)
+        assert self.data is not None
+        alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
+        # By place, not by name: methods start from the same weights, and stacked adapters from others.
+        seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
+        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -428,7 +435,7 @@ class _Training:
         if result.status == "diverged":
             return result
         try:
-            load_adapters(self.backbone.denoiser, self.adapters_dir)
+            load_adapters(self.backbone.denoiser, self.adapters_dir, self._attach_adapter)
         except RequestError:  # gone or damaged: train again
             remove_adapters(self.backbone.denoiser, self._own())
             return None
