@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses import gradient, loss_of, mean_squares, nudge, random_clips, residuals
 from scipy.stats import norm
+from test_runner import runs  # noqa: F401  # a fixture
 from test_training import DPO, SPEC, log_of, preferences, weights
 from tiny import TinyBackbone, TinyTrack
 
@@ -24,6 +26,7 @@ from halign_bench.inserts import Block, attach_insert, running
 from halign_bench.plan import RunRequest, plan, variant_named
 from halign_bench.registry import get
 from halign_bench.sampling import initial_noise, sample
+from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.training import train
 
@@ -254,10 +257,6 @@ def test_the_frame_that_the_base_does_not_hear_is_heard():
 
 
 def test_skeletons_of_single_frames_are_each_frame_encoded_alone_and_nothing_where_there_is_none():
-    from dataclasses import replace
-
-    from halign_bench.skeleton import draw_skeleton
-
     backbone, clip = PuppetDiT.load(), PuppetTrack().clip("eval", 0)
     condition = backbone.condition([replace(clip, skeleton=None), clip])
     frames = condition["skeleton_frames"]
@@ -299,7 +298,7 @@ def test_guidance_s_second_branch_has_no_audio_and_keeps_the_skeleton(data):
     condition = backbone.condition(clips)
     for stage in tmm().stages():
         attach(backbone, stage, condition, 4, 4, 0)
-    nudge(backbone)
+        nudge(backbone)
     noise = initial_noise(backbone, ["a", "b"], 0)
     sample(backbone, condition, noise, nfe=2, guidance=2.0, active=tmm().active_adapters)
     told, without = backbone.shown
@@ -313,8 +312,6 @@ def test_guidance_s_second_branch_has_no_audio_and_keeps_the_skeleton(data):
 
 
 def clip_without_sound(clip):
-    from dataclasses import replace
-
     return replace(clip, audio=None)
 
 
@@ -399,11 +396,11 @@ def test_what_trains_on_top_has_tmm_below_it_in_its_reference_too(data, tmp_path
 
     class Listening(type(above)):
         def loss(self, stage, policy, reference, batch, backbone):
-            clips = getattr(batch, "winner", batch)
-            if not predicted:
-                given = (clips.noised(backbone)[0], clips.t, clips.condition)
+            def listening(*given):
                 predicted.append((given, reference(*given)))
-            return super().loss(stage, policy, reference, batch, backbone)
+                return predicted[-1][1]
+
+            return super().loss(stage, policy, listening, batch, backbone)
 
     result = train(
         Listening(above.config), backbone, data, SPEC, 0, tmp_path / "1", earlier=below.active_adapters
@@ -412,7 +409,7 @@ def test_what_trains_on_top_has_tmm_below_it_in_its_reference_too(data, tmp_path
     own = [p.detach().flatten() for name in ("tmm-audio", "tmm-skeleton")
            for p in adapter_parameters(backbone.denoiser, name).values()]  # fmt: skip
     assert torch.equal(torch.cat(own), before)
-    ((given, reference),) = predicted
+    given, reference = predicted[-1]
     with torch.no_grad(), backbone.adapters(["tmm-audio", "tmm-skeleton"]):
         assert torch.equal(backbone.denoise(*given), reference)
     with torch.no_grad():
@@ -544,11 +541,9 @@ def test_on_a_unet_it_starts_as_nothing_trains_and_tells_each_latent_frame_of_it
 # The command line
 
 
-def test_a_pipeline_runs_from_the_command_line(tmp_path):
-    from test_runner import Runs
-
+def test_a_pipeline_runs_from_the_command_line(runs, tmp_path):  # noqa: F811
     out = tmp_path / "out"
-    code, said, progress = Runs(tmp_path)(out, "--methods", "tmm,tmm+diffusion-dpo,tmm+tpo", "--json")
+    code, said, progress = runs(out, "--methods", "tmm,tmm+diffusion-dpo,tmm+tpo", "--json")
     assert code == 0, progress
     rows = [row["method"] for row in json.loads(said)["rows"]]
     assert rows == ["base", "sft", "tmm", "tmm+diffusion-dpo", "tmm+tpo"]
