@@ -108,6 +108,8 @@ def row(name: str, changed: Mapping[str, object]) -> str:
     """What a method with these numbers, all else at its defaults, is called in a table: "ipa[beta=200,winners=32]"."""
 
     def plain(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
     settings = ",".join(f"{key}={plain(changed[key])}" for key in sorted(changed))
