@@ -249,8 +249,7 @@ class _Training:
         active, below = self._active(stage)
         check = self.check = SelfCheck(self.method, stage, self.backbone, active, below, self.plan[index])
         if self.state.step == 0:
-            with self.accelerator.autocast():
-                check.adapter_starts_as_nothing(feed.batch(0))
+            check.adapter_starts_as_nothing(feed.batch(0))
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
         with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
