@@ -45,8 +45,8 @@ PROFILES: Mapping[str, Profile] = {
         ),
         Profile(
             name="default", summary="a leaderboard of base, sft and one method in about 10 minutes on two cores",
-            prompts=96, candidates=4, preference_nfe=16, samples=3200, batch_size=16, learning_rate=1e-4, rank=16,
-            eval_clips=128, nfe=(30, 10), replicates=1000,
+            prompts=256, candidates=4, preference_nfe=10, samples=1600, batch_size=16, learning_rate=1e-4, rank=16,
+            eval_clips=96, nfe=(20, 10), replicates=1000,
         ),
         Profile(
             name="paper", summary="enough clips and training to report; for a GPU or a night",
