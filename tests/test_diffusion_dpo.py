@@ -115,7 +115,7 @@ def test_no_gradient_when_winner_equals_loser():
     batch = random_pairs(backbone)
     output, parameters = run_loss(backbone, replace(batch, loser=batch.winner))
     output.per_sample.sum().backward()
-    assert max(float(p.grad.abs().max()) for p in parameters) < 1e-6
+    assert max(float(p.grad.abs().max()) for p in parameters) < 1e-5  # of fp32 rounding, times beta
 
 
 def test_swapping_winner_and_loser_flips_the_gradient_at_initialisation():
