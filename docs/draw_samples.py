@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from halign_bench.adapters import load_adapters, remove_adapters
 from halign_bench.backbones.puppet_dit import PuppetDiT
+from halign_bench.plan import variant_named
 from halign_bench.results import read_records
 from halign_bench.sampling import initial_noise, sample
 from halign_bench.skeleton import draw_skeleton
@@ -27,7 +28,7 @@ def main(run: Path, out: Path) -> None:
     order = sorted(done, key=lambda method: (method != "base", method != "sft", method))
     backbone, track = PuppetDiT.load(), PuppetTrack()
     clips = [track.clip("eval", index) for index in CLIPS]
-    skeletons = [draw_skeleton(c.skeleton, c.layout, backbone.size)[FRAMES[0]] for c in clips]  # type: ignore[arg-type]
+    skeletons = [draw_skeleton(clip.skeleton, clip.layout, backbone.size)[FRAMES[0]] for clip in clips]
     columns = {
         "reference": [[clip.reference] for clip in clips],
         "skeleton": [[skeleton] for skeleton in skeletons],
@@ -37,12 +38,12 @@ def main(run: Path, out: Path) -> None:
     for method in order:
         record = done[method]
         remove_adapters(backbone.denoiser)
-        names: list[str] = []
         if (kept := record.files.get("adapters")) is not None:
             for folder in sorted((run / "records" / kept).glob("*/adapters")):
-                names += load_adapters(backbone.denoiser, folder)
-        nfe = record.protocol["evaluation"]["nfe"][0]
-        made = sample(backbone, condition, noise, nfe=nfe, active=lambda t, names=names: names)  # type: ignore[misc]
+                load_adapters(backbone.denoiser, folder)
+        variant, nfe = variant_named(method), record.protocol["evaluation"]["nfe"][0]
+        active, segments = variant.active_adapters, variant.segments()
+        made = sample(backbone, condition, noise, nfe=nfe, active=active, segments=segments)
         columns[method] = [[video[k] for k in FRAMES] for video in backbone.decode(made)]
     paint(columns).save(out)
 

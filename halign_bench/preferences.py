@@ -137,13 +137,11 @@ class PreferenceSet:
         if criterion == OVERALL:
             return np.mean([self.relative(name) for name in self.criteria], axis=0)
         scores = self.standardised(criterion)
-        known = np.isfinite(scores)
-        count = known.sum(axis=1, keepdims=True)
-        mean = np.where(known, scores, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
-        apart = np.where(known, scores - mean, np.nan)
-        train = apart[: self.n_train]
-        free = (np.maximum(count[: self.n_train], 1) - 1).sum()
-        spread = float(np.sqrt(np.nansum(train**2) / free)) if free else 0.0
+        scores = np.where(np.isfinite(scores), scores, np.nan)
+        count = np.maximum(np.isfinite(scores).sum(axis=1, keepdims=True), 1)
+        apart = scores - np.nansum(scores, axis=1, keepdims=True) / count
+        free = (count[: self.n_train] - 1).sum()
+        spread = float(np.sqrt(np.nansum(apart[: self.n_train] ** 2) / free)) if free else 0.0
         return apart / spread if spread > 1e-9 else apart * 0.0
 
     def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,7 @@ class Run:
             active, segments = cell.variant.active_adapters, cell.variant.segments()
             scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label, segments)
             for sign in scores.signs:
-                self.progress.say(f"{label}: {sign.text}")
+                self._say(label, sign.text)
             add_heldout(scores, trained[-1])
             record = make_record(self, cell, started, "done", None, trained, scores)
             if trained[-1].adapters_dir is not None:
@@ -226,6 +227,9 @@ class Run:
         self.evaluator.remove(work / "eval")
         (work / TRACEBACK).unlink(missing_ok=True)
         return True
+
+    def _say(self, label: str, text: str) -> None:
+        self.progress.say(f"{label}: {text}")
 
     def preferences(self, cell: Cell) -> PreferenceSet | None:
         """Collected once a run. Where that failed, methods that learn from data fail, and the base goes on without."""
@@ -268,7 +272,7 @@ class Run:
             with self.progress.phase(what, spec.samples, weight) as phase:
                 results.append(train(
                     part.method, self.backbone, preferences, spec, cell.seed, where, phase, earlier=earlier,
-                    warn=lambda text, what=what: self.progress.say(f"{what}: {text}"),  # type: ignore[misc]
+                    warn=partial(self._say, what),
                 ))  # fmt: skip
             if results[-1].status != "done":
                 break

@@ -59,7 +59,11 @@ def timesteps(steps: int, shift: float = 1.0) -> list[float]:
     t' = s·t / (1 + (s - 1)·t), as in Stable Diffusion 3 (arXiv 2403.03206, section 5.3.2).
     """
     uniform = [1 - step / steps for step in range(steps + 1)]
-    return [shift * t / (1 + (shift - 1) * t) for t in uniform]
+    return [_shifted(t, shift) for t in uniform]
+
+
+def _shifted(t: float, shift: float) -> float:
+    return shift * t / (1 + (shift - 1) * t)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def path(nfe: int, guidance: float = 1.0, segments: Sequence[Segment] = (), shif
         # Even before the shift, as `timesteps` is; the ends are kept exactly.
         first, last = (t / (shift - (shift - 1) * t) for t in (start, segment.end))
         inner = [first + (last - first) * step / count for step in range(1, count)]
-        grid = [start, *(shift * u / (1 + (shift - 1) * u) for u in inner), segment.end]
+        grid = [start, *(_shifted(t, shift) for t in inner), segment.end]
         steps += [Step(now, after, value) for now, after in itertools.pairwise(grid)]
         start = segment.end
     return steps

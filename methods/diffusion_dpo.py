@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from halign_bench.batch import ClipBatch, PairBatch, error, form_weight
+from halign_bench.batch import ClipBatch, PairBatch, error, form_weight, half_ties
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
 from halign_bench.registry import register
 
@@ -82,7 +82,7 @@ def dpo(config: DPOConfig, policy: Denoiser, reference: Denoiser, batch: PairBat
     reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
     loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, config.beta)
     return LossOutput(loss, {
-        "implicit_accuracy": (inside.sign() + 1) / 2,  # a tie counts one half
+        "implicit_accuracy": half_ties(inside),
         "winner_gap": winner - reference_winner,
         "loser_gap": loser - reference_loser,
     })
@@ -105,7 +105,7 @@ class DiffusionDPO(AlignmentMethod):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
         first = type(self).claims[0]
-        self.claims = (replace(first, metric=f"implicit_accuracy@{self.config.criterion}"),)  # type: ignore[misc]
+        self.claims = (replace(first, metric=f"implicit_accuracy@{self.config.criterion}"),)
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("diffusion-dpo", "pairs", self.config.criterion),)
