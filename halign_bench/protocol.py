@@ -30,7 +30,6 @@ class Profile(BaseModel):
     rank: int = Field(ge=1, description="of every LoRA")
     eval_clips: int = Field(ge=2)
     nfe: tuple[int, ...] = Field(min_length=1, description="grid to evaluate at; the first is the headline")
-    guidance: float = Field(default=1.0, ge=1.0, description="classifier-free guidance; 1 is off")
     replicates: int = Field(ge=20, description="bootstrap replicates")
     chunk: int = Field(default=16, ge=1, description="clips sampled together; part of the protocol for bit-equality")
 
@@ -70,8 +69,6 @@ def profile_named(name: str, nfe: tuple[int, ...] | None = None) -> Profile:
         return profile
     if not nfe or min(nfe) < 1:
         raise RequestError(f"--nfe {','.join(map(str, nfe))}: give whole numbers from 1 up, for example --nfe 30,10")
-    if profile.guidance != 1.0 and min(nfe) < 2:
-        raise RequestError("--nfe 1: guidance needs two network evaluations a step, so at least 2")
     return profile.model_copy(update={"nfe": tuple(dict.fromkeys(nfe))})
 
 
