@@ -43,7 +43,9 @@ def main(run: Path, out: Path) -> None:
                 load_adapters(backbone.denoiser, folder)
         variant, nfe = variant_named(method), record.protocol["evaluation"]["nfe"][0]
         active, segments = variant.active_adapters, variant.segments()
-        made = sample(backbone, condition, noise, nfe=nfe, active=active, segments=segments)
+        made = sample(
+            backbone, condition, noise, nfe=nfe, guidance=backbone.guidance, active=active, segments=segments
+        )
         columns[method] = [[video[k] for k in FRAMES] for video in backbone.decode(made)]
     paint(columns).save(out)
 
