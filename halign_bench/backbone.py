@@ -48,6 +48,7 @@ class Backbone:
     denoiser        the diffusers model (an nn.Module); adapters are attached to it by peft
     lora_targets    names of its linear layers that take a LoRA
     base_sha256     of the base checkpoint, written into every record
+    guidance        classifier-free guidance at which the harness samples the model, 1 is off
     precision       what the harness multiplies in: set by a run to what the device does natively
     """
 
@@ -56,6 +57,7 @@ class Backbone:
     summary: ClassVar[str] = ""
     parameterisation: ClassVar[Parameterisation]
     lora_targets: ClassVar[tuple[str, ...]]
+    guidance: ClassVar[float] = 1.0
 
     frames: int
     size: tuple[int, int]

@@ -123,7 +123,7 @@ class AlignmentMethod:
     name: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str] = ""
-    claims: ClassVar[tuple[Claim, ...]] = ()
+    claims: tuple[Claim, ...] = ()  # of the class, or of one configuration
     shares_noise: ClassVar[bool] = True  # winner and loser of a pair reach the policy with the same noise and t
 
     class Config(Config):

@@ -249,8 +249,7 @@ class _Training:
         active, below = self._active(stage)
         check = self.check = SelfCheck(self.method, stage, self.backbone, active, below, self.plan[index])
         if self.state.step == 0:
-            with self.accelerator.autocast():
-                check.adapter_starts_as_nothing(feed.batch(0))
+            check.adapter_starts_as_nothing(feed.batch(0))
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
         with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
@@ -267,7 +266,7 @@ class _Training:
                             self.warn(sign.text)
                     if time.monotonic() - last_checkpoint >= self.checkpoint_seconds:
                         check.reference_has_not_moved()  # what resumes from here could not tell any more
-                        self._save_checkpoint()
+                        self._write_checkpoint()
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
@@ -413,8 +412,10 @@ class _Training:
         return int(psutil.Process().memory_info().rss)
 
     def _save_checkpoint(self) -> None:
-        if self.check is None or self.check.moved():
-            return  # nothing has been done yet, or nothing that may be gone on from
+        if self.check is not None and not self.check.moved():  # else there is nothing that may be gone on from
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
             self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 
