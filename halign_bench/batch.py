@@ -31,6 +31,11 @@ def error(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor |
     return per_sample
 
 
+def half_ties(margin: torch.Tensor) -> torch.Tensor:
+    """Like `margin`: 1 where it is above 0, 0 where below, and a tie counts one half. Its mean is an accuracy."""
+    return (margin.sign() + 1) / 2
+
+
 def epsilon_weight(t: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """`[B]`: what the error of the backbone's own prediction is multiplied by to be the error of the noise.
 
@@ -163,4 +168,6 @@ class StepBatch(ClipBatch):
         return StepBatch(**vars(super().__getitem__(rows)), **{name: getattr(self, name)[rows] for name in own})
 
 
-__all__ = ["ClipBatch", "PairBatch", "StepBatch", "Trajectory", "epsilon_weight", "error", "form_weight"]
+__all__ = [
+    "ClipBatch", "PairBatch", "StepBatch", "Trajectory", "epsilon_weight", "error", "form_weight", "half_ties",
+]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from halign_bench.backbone import Backbone, Condition, Denoiser
     from halign_bench.batch import ClipBatch, PairBatch, Trajectory
+    from halign_bench.inserts import Insert
 
 DataKind = Literal["none", "pairs", "winners", "candidates", "clips", "online"]
 """pairs: best against worst of a prompt; winners: the best alone; candidates: every scored sample of the
@@ -48,13 +49,14 @@ class Rollout:
 class Stage:
     """One stretch of training.
 
-    adapter    name of the LoRA that trains; everything else is frozen
+    adapter    name of the adapter that trains; everything else is frozen
     data       what it learns from
     criterion  "motion", "fidelity" or "overall": whose labels are used; for pairs also several joined by "+",
                which is the union of their pairs; online those of all of them, and "overall" is every one there is
     interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
     share      of the method's training budget
     limit      winners only: the best so many by score; None is all. Fewer than asked for is a RequestError
+    insert     what the adapter is: a module of the method's own; None is a LoRA
     rollout    online only, and needed there: how it samples. Its samples pass all t, so the interval is (0, 1)
     """
 
@@ -64,6 +66,7 @@ class Stage:
     interval: tuple[float, float] = (0.0, 1.0)
     share: float = 1.0
     limit: int | None = None
+    insert: Insert | None = None
     rollout: Rollout | None = None
 
 
@@ -126,6 +129,8 @@ def row(name: str, changed: Mapping[str, object]) -> str:
     """What a method with these numbers, all else at its defaults, is called in a table: "ipa[beta=200,winners=32]"."""
 
     def plain(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
     settings = ",".join(f"{key}={plain(changed[key])}" for key in sorted(changed))
@@ -139,7 +144,7 @@ class AlignmentMethod:
     name: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str] = ""
-    claims: ClassVar[tuple[Claim, ...]] = ()
+    claims: tuple[Claim, ...] = ()  # of the class, or of one configuration
     shares_noise: ClassVar[bool] = True  # winner and loser of a pair reach the policy with the same noise and t
 
     class Config(Config):

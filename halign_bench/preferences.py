@@ -1,11 +1,11 @@
 """Preference data: candidates sampled from the base, scored by the track's annotator, kept in a cache.
 
-For each prompt K candidates are sampled from fixed noise and scored on every criterion. Scores are
-standardised per criterion over all candidates of the training prompts, so that margins of different
-criteria can be compared; "overall" is the mean of the standardised criteria. Then
+For each prompt K candidates are sampled from fixed noise and scored on every criterion. Which of a
+prompt's candidates is better is told in standard deviations among candidates of one prompt, so that
+the criteria weigh alike in "overall", which is their mean. Then
 
 - a **pair** of a prompt is its best against its worst candidate, if they differ by more than
-  `min_margin` standard deviations (identical scores never make a pair);
+  `min_margin` of these standard deviations (identical scores never make a pair);
 - a **winner** of a prompt is its best candidate, if it is better than the average candidate
   (standardised score above 0): the best of a bad lot is not an example to imitate;
 - a **candidate** is every scored sample, with its standardised score as its reward.
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
-from halign_bench.sampling import Progress, initial_noise, sample, steps_for
+from halign_bench.sampling import Progress, initial_noise, path, sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition
     from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
 
-FORMAT = "halign-bench/preferences/1"
+FORMAT = "halign-bench/preferences/2"
 OVERALL = "overall"
 
 
@@ -142,6 +142,24 @@ class PreferenceSet:
             return np.where(np.isfinite(scores), 0.0, np.nan)
         return (scores - train.mean()) / spread
 
+    def relative(self, criterion: str) -> np.ndarray:
+        """`[P, K]`: scores from the mean of their prompt, in standard deviations among the candidates of one prompt.
+
+        Only candidates of one prompt are ever compared. Were each criterion measured by its spread over all
+        prompts, the one that tells hard prompts from easy ones would hardly count in "overall".
+        """
+        import numpy as np
+
+        if criterion == OVERALL:
+            return np.mean([self.relative(name) for name in self.criteria], axis=0)
+        scores = self.standardised(criterion)
+        scores = np.where(np.isfinite(scores), scores, np.nan)
+        count = np.maximum(np.isfinite(scores).sum(axis=1, keepdims=True), 1)
+        apart = scores - np.nansum(scores, axis=1, keepdims=True) / count
+        free = (count[: self.n_train] - 1).sum()
+        spread = float(np.sqrt(np.nansum(apart[: self.n_train] ** 2) / free)) if free else 0.0
+        return apart / spread if spread > 1e-9 else apart * 0.0
+
     def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:
         """Best against worst of each prompt. Raises RequestError when there is not a single one.
 
@@ -157,7 +175,7 @@ class PreferenceSet:
                 pairs.loser.extend(part.loser)
                 pairs.margin.extend(part.margin)
             return pairs
-        scores = self.standardised(criterion)
+        scores = self.relative(criterion)
         for prompt in self._prompts(heldout):
             row = scores[prompt]
             if np.isfinite(row).sum() < 2:
@@ -184,8 +202,8 @@ class PreferenceSet:
         """
         import numpy as np
 
-        scores = self.standardised(criterion)
-        rows = [(p, int(np.nanargmax(scores[p]))) for p in self._prompts(False) if np.isfinite(scores[p]).any()]
+        scores, apart = self.standardised(criterion), self.relative(criterion)
+        rows = [(p, int(np.nanargmax(apart[p]))) for p in self._prompts(False) if np.isfinite(apart[p]).any()]
         kept = [(prompt, best) for prompt, best in rows if scores[prompt, best] > 0]
         if not kept:
             raise RequestError(
@@ -251,7 +269,7 @@ def collect(
     where it was and a damaged file is made again. `progress` counts candidates.
     """
     annotator = _annotator(track)
-    steps_for(spec.nfe, spec.guidance)  # an impossible request fails before any work
+    path(spec.nfe, spec.guidance)  # an impossible request fails before any work
     available = track.splits().get("prompts", 0)
     count = min(spec.prompts, available)
     if count < 2:

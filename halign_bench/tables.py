@@ -322,7 +322,7 @@ def print_tables(board: Leaderboard, console: Console) -> None:
     def show(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], fold: tuple[int, ...] = (0,)) -> None:
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
         for i, header in enumerate(headers):
-            table.add_column(Text(header), overflow="fold", no_wrap=i not in fold)
+            table.add_column(Text(header), overflow="fold", no_wrap=i not in fold, min_width=len(header))
         for row in rows:
             table.add_row(*(Text(text) for text in row))  # Text: brackets of a variant's name are not markup
         console.print(table)

@@ -257,8 +257,7 @@ class _Training:
         check = self.check = SelfCheck(self.method, stage, self.backbone, active, below, self.plan[index])
         if self.state.step == 0:
             started = time.monotonic()
-            with self.accelerator.autocast():
-                check.adapter_starts_as_nothing(feed.batch(0))
+            check.adapter_starts_as_nothing(feed.batch(0))
             self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
@@ -277,7 +276,7 @@ class _Training:
                     due = time.monotonic() - last_checkpoint >= self.checkpoint_seconds
                     if due and feed.resumable(self.state.step):
                         check.reference_has_not_moved()  # what resumes from here could not tell any more
-                        self._save_checkpoint()
+                        self._write_checkpoint()
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
@@ -303,15 +302,12 @@ class _Training:
 
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
         """Attaches the adapters of all stages up to this one; the parameters of this one's, which alone train."""
-        from halign_bench.adapters import adapter_parameters, attach_lora, attached
+        from halign_bench.adapters import adapter_parameters, attached
 
-        module, spec = self.backbone.denoiser, self.spec
+        module = self.backbone.denoiser
         for stage in self.stages[: index + 1]:
             if stage.adapter not in attached(module):
-                alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
-                # By place, not by name: methods start from the same weights, and stacked adapters from others.
-                init = derived_seed("lora", self.seed, len(attached(module)))
-                attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
+                self._attach_adapter(stage.adapter)
         module.requires_grad_(False)
         for parameter in module.parameters():
             parameter.grad = None
@@ -319,6 +315,16 @@ class _Training:
         for parameter in parameters:
             parameter.requires_grad_(True)
         return parameters
+
+    def _attach_adapter(self, name: str) -> None:
+        from halign_bench.adapters import attach, attached
+
+        spec, stage = self.spec, next(stage for stage in self.stages if stage.adapter == name)
+        assert self.data is not None
+        alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
+        # By place, not by name: methods start from the same weights, and stacked adapters from others.
+        seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
+        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -439,8 +445,13 @@ class _Training:
         return int(psutil.Process().memory_info().rss)
 
     def _save_checkpoint(self) -> None:
-        if self.check is None or self.feed is None or not self.feed.resumable(self.state.step) or self.check.moved():
-            return  # nothing has been done yet, or nothing that may be gone on from
+        """Where there is something that may be gone on from."""
+        if self.check is None or self.feed is None or self.check.moved():
+            return
+        if self.feed.resumable(self.state.step):
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
             self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 
@@ -461,7 +472,7 @@ class _Training:
         if result.status == "diverged":
             return result
         try:
-            load_adapters(self.backbone.denoiser, self.adapters_dir)
+            load_adapters(self.backbone.denoiser, self.adapters_dir, self._attach_adapter)
         except RequestError:  # gone or damaged: train again
             remove_adapters(self.backbone.denoiser, self._own())
             return None

@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 from pydantic import BaseModel, ValidationError
 
-from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
+from halign_bench.adapters import active_adapters, attach, remove_adapters
 from halign_bench.backbone import Condition, Parameterisation
 from halign_bench.batch import ClipBatch, PairBatch, StepBatch, Trajectory
 from halign_bench.claims import named, split_nfe
@@ -64,10 +64,12 @@ class Trial:
     ) -> None:
         self.method, self.stage = method, stage
         self.backbone = ToyBackbone(parameterisation)
-        names = list(dict.fromkeys(stage.adapter for stage in method.stages()))
+        self.batch = make_batch(stage, self.backbone)
+        clips = self.batch.winner if isinstance(self.batch, PairBatch) else self.batch
+        trained = {each.adapter: each for each in method.stages()}
         self.adapters = {
-            name: attach_lora(self.backbone.denoiser, name, self.backbone.lora_targets, rank=2, alpha=2, seed=place)
-            for place, name in enumerate(names)
+            name: attach(self.backbone, each, clips.condition, rank=2, alpha=2, seed=place)
+            for place, (name, each) in enumerate(trained.items())
         }
         generator = torch.Generator().manual_seed(3)
         for parameters in self.adapters.values():
@@ -76,17 +78,16 @@ class Trial:
                 parameter.requires_grad_(False)
         for parameter in self.adapters[stage.adapter]:
             parameter.requires_grad_(True)
-        self.batch = make_batch(stage, self.backbone)
         if stage.data == "online":
             self.batch = self.steps(self.batch)
 
     def policy(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         with active_adapters(self.backbone.denoiser, list(self.adapters)):
-            return self.backbone.predict(x_t, t, condition)
+            return self.backbone.denoise(x_t, t, condition)
 
     def reference(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         with torch.no_grad(), active_adapters(self.backbone.denoiser, []):
-            return self.backbone.predict(x_t, t, condition)
+            return self.backbone.denoise(x_t, t, condition)
 
     def rollout(self) -> Trajectory:
         """A group of samples for one prompt."""
@@ -138,7 +139,7 @@ def make_batch(stage: Stage, backbone: ToyBackbone) -> ClipBatch | PairBatch:
         t=low + (high - low) * torch.linspace(0.1, 0.9, BATCH),
         condition={
             "reference": draw(BATCH, channels, 1, height, width), "skeleton": draw(BATCH, *LATENT),
-            "audio": draw(BATCH, FRAMES, 6),
+            "skeleton_frames": draw(BATCH, FRAMES, channels, height, width), "audio": draw(BATCH, FRAMES, 6),
         },
         hand_mask=torch.rand(BATCH, 1, *LATENT[1:], generator=generator),
         ids=[f"sample/{index}" for index in range(BATCH)],
