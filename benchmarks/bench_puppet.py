@@ -16,7 +16,7 @@ def _draw(index: int) -> int:
 
 def test_clips_per_second(benchmark):
     """`extra_info["clips_per_second"]` is the number to read: at least 50 on two cores."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:  # spawn could not import this file
         list(pool.map(_draw, range(4)))  # both processes are up
 
         def draw_all() -> None:

@@ -89,7 +89,7 @@ class Evaluator:
             "clips": len(self.ids), "clips_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
             "noise": "initial_noise(clip id, seed)",
             "scheduler": "even timesteps unless a method divides its NFE, Euler or DDIM",
-            "nfe": list(self.profile.nfe), "guidance": self.profile.guidance, "chunk": self.profile.chunk,
+            "nfe": list(self.profile.nfe), "guidance": self.backbone.guidance, "chunk": self.profile.chunk,
             "bootstrap": self.bootstrap().model_dump(),
         }  # fmt: skip
 
@@ -163,7 +163,7 @@ class Evaluator:
     ) -> None:
         from halign_bench.sampling import initial_noise, sample
 
-        grid, guidance = self.profile.nfe, self.profile.guidance
+        grid, guidance = self.profile.nfe, self.backbone.guidance
         with progress.phase(f"{label}: sample", len(self.ids) * sum(grid), len(self.ids) * sum(grid)) as phase:
 
             def active_or_stop(t: float) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from halign_bench.batch import error
+from halign_bench.batch import error, half_ties
 from halign_bench.errors import RequestError
 from halign_bench.sampling import derived_seed
 
@@ -108,11 +108,11 @@ def implicit_accuracy(
         winner = torch.tensor([where[p, k] for p, k in zip(rows.prompt, rows.winner, strict=True)])
         loser = torch.tensor([where[p, k] for p, k in zip(rows.prompt, rows.loser, strict=True)])
         rewards = gap[loser] - gap[winner]  # [pairs, levels]
-        values = _half_ties(rewards.mean(dim=1))
+        values = half_ties(rewards.mean(dim=1))
         both = torch.cat([winner, loser])
         levels = [
             LevelReport(
-                t=t, accuracy=float(_half_ties(rewards[:, i]).mean()),
+                t=t, accuracy=float(half_ties(rewards[:, i]).mean()),
                 winner_gap=float(gap[winner, i].mean()), loser_gap=float(gap[loser, i].mean()),
                 norm_ratio=float((power[both, i].sum() / reference_power[both, i].sum()).sqrt()),
             )
@@ -125,10 +125,6 @@ def implicit_accuracy(
             values=values.tolist(), rewards=rewards.mean(dim=1).tolist(), levels=levels,
         ))
     return reports
-
-
-def _half_ties(reward: torch.Tensor) -> torch.Tensor:
-    return (reward.sign() + 1) / 2
 
 
 def _errors(

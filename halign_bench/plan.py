@@ -116,7 +116,7 @@ def plan(request: RunRequest) -> Plan:
     check_data(request.track, request.data)
     registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
     variants = _variants(request)
-    _check_sampling(variants, profile)
+    _check_segments(variants)
     # Seed by seed: an interrupted run has comparable rows as early as possible.
     return Plan(profile, tuple(Cell(variant, seed) for seed in seeds for variant in variants))
 
@@ -213,18 +213,23 @@ def _check_pipeline(variant: Variant) -> None:
             seen[adapter] = part.label
 
 
-def _check_sampling(variants: Sequence[Variant], profile: Profile) -> None:
-    """Every variant can spend every NFE of the grid, before hours of training show that one cannot."""
-    from halign_bench.sampling import path
-
+def _check_segments(variants: Sequence[Variant]) -> None:
     for variant in variants:
         if sum(bool(part.method.segments()) for part in variant.parts) > 1:
             raise RequestError(f"{variant.label}: more than one part says how sampling spends its NFE; leave it to one")
-        if not variant.segments():
-            continue
-        for nfe in profile.nfe:
+
+
+def check_nfe(variants: Sequence[Variant], grid: Sequence[int], guidance: float) -> None:
+    """Every variant can spend every NFE of the grid, before hours of training show that one cannot.
+
+    Raises `RequestError`. Apart from `plan`, since guidance is known with the backbone.
+    """
+    from halign_bench.sampling import path
+
+    for variant in variants:
+        for nfe in grid:
             try:
-                path(nfe, profile.guidance, variant.segments())
+                path(nfe, guidance, variant.segments())
             except RequestError as problem:
                 raise RequestError(f"{variant.label}: {problem}") from None
 
@@ -234,4 +239,6 @@ def _hint(word: str, known: Any) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-__all__ = ["ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_data", "plan", "variant_named"]
+__all__ = [
+    "ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_data", "check_nfe", "plan", "variant_named",
+]

@@ -1,11 +1,11 @@
 """Preference data: candidates sampled from the base, scored by the track's annotator, kept in a cache.
 
-For each prompt K candidates are sampled from fixed noise and scored on every criterion. Scores are
-standardised per criterion over all candidates of the training prompts, so that margins of different
-criteria can be compared; "overall" is the mean of the standardised criteria. Then
+For each prompt K candidates are sampled from fixed noise and scored on every criterion. Which of a
+prompt's candidates is better is told in standard deviations among candidates of one prompt, so that
+the criteria weigh alike in "overall", which is their mean. Then
 
 - a **pair** of a prompt is its best against its worst candidate, if they differ by more than
-  `min_margin` standard deviations (identical scores never make a pair);
+  `min_margin` of these standard deviations (identical scores never make a pair);
 - a **winner** of a prompt is its best candidate, if it is better than the average candidate
   (standardised score above 0): the best of a bad lot is not an example to imitate;
 - a **candidate** is every scored sample, with its standardised score as its reward.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
-from halign_bench.sampling import Progress, initial_noise, sample, steps_for
+from halign_bench.sampling import Progress, initial_noise, path, sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition
     from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
 
-FORMAT = "halign-bench/preferences/1"
+FORMAT = "halign-bench/preferences/2"
 OVERALL = "overall"
 
 
@@ -94,6 +94,8 @@ class PreferenceSet:
     hand_mask        `[P, 1, T, H, W]` in [0, 1], or None when no clip has a skeleton
     scores           `[P, K, len(criteria)]`, higher is better, NaN where the annotator could not tell
     n_train          prompts [0, n_train) are trained on, the rest is held out
+    annotate         (prompt, uint8 videos `[B, T, H, W, 3]`) -> `[B, len(criteria)]`, new samples scored as the
+                     candidates were; None where the set comes without its annotator
     """
 
     ids: list[str]
@@ -108,6 +110,22 @@ class PreferenceSet:
     min_margin: float
     provenance: dict[str, Any] = field(default_factory=dict)
     reference: dict[Any, Any] = field(default_factory=dict, repr=False)  # errors of the base, measured once a process
+    annotate: Callable[[int, np.ndarray], np.ndarray] | None = field(default=None, repr=False)
+
+    def named(self, criterion: str) -> tuple[str, ...]:
+        """The annotator's criteria that "motion", "motion+fidelity" or "overall" (all there are) stand for.
+
+        Raises RequestError for one that this track's annotator does not give.
+        """
+        names = self.criteria if criterion == OVERALL else tuple(criterion.split("+"))
+        for name in names:
+            self._check(name)
+        return names
+
+    def _check(self, criterion: str) -> None:
+        if criterion not in self.criteria:
+            known = ", ".join((*self.criteria, OVERALL))
+            raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
 
     def standardised(self, criterion: str) -> np.ndarray:
         """`[P, K]`: scores in standard deviations from the mean of all training candidates."""
@@ -115,9 +133,7 @@ class PreferenceSet:
 
         if criterion == OVERALL:
             return np.mean([self.standardised(name) for name in self.criteria], axis=0)
-        if criterion not in self.criteria:
-            known = ", ".join((*self.criteria, OVERALL))
-            raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
+        self._check(criterion)
         scores = self.scores[..., self.criteria.index(criterion)]
         train = scores[: self.n_train]
         train = train[np.isfinite(train)]
@@ -125,6 +141,24 @@ class PreferenceSet:
         if spread <= 1e-9 * float(np.abs(train).max(initial=0.0)):  # all alike but for rounding: nobody is ahead
             return np.where(np.isfinite(scores), 0.0, np.nan)
         return (scores - train.mean()) / spread
+
+    def relative(self, criterion: str) -> np.ndarray:
+        """`[P, K]`: scores from the mean of their prompt, in standard deviations among the candidates of one prompt.
+
+        Only candidates of one prompt are ever compared. Were each criterion measured by its spread over all
+        prompts, the one that tells hard prompts from easy ones would hardly count in "overall".
+        """
+        import numpy as np
+
+        if criterion == OVERALL:
+            return np.mean([self.relative(name) for name in self.criteria], axis=0)
+        scores = self.standardised(criterion)
+        scores = np.where(np.isfinite(scores), scores, np.nan)
+        count = np.maximum(np.isfinite(scores).sum(axis=1, keepdims=True), 1)
+        apart = scores - np.nansum(scores, axis=1, keepdims=True) / count
+        free = (count[: self.n_train] - 1).sum()
+        spread = float(np.sqrt(np.nansum(apart[: self.n_train] ** 2) / free)) if free else 0.0
+        return apart / spread if spread > 1e-9 else apart * 0.0
 
     def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:
         """Best against worst of each prompt. Raises RequestError when there is not a single one.
@@ -141,7 +175,7 @@ class PreferenceSet:
                 pairs.loser.extend(part.loser)
                 pairs.margin.extend(part.margin)
             return pairs
-        scores = self.standardised(criterion)
+        scores = self.relative(criterion)
         for prompt in self._prompts(heldout):
             row = scores[prompt]
             if np.isfinite(row).sum() < 2:
@@ -168,8 +202,8 @@ class PreferenceSet:
         """
         import numpy as np
 
-        scores = self.standardised(criterion)
-        rows = [(p, int(np.nanargmax(scores[p]))) for p in self._prompts(False) if np.isfinite(scores[p]).any()]
+        scores, apart = self.standardised(criterion), self.relative(criterion)
+        rows = [(p, int(np.nanargmax(apart[p]))) for p in self._prompts(False) if np.isfinite(apart[p]).any()]
         kept = [(prompt, best) for prompt, best in rows if scores[prompt, best] > 0]
         if not kept:
             raise RequestError(
@@ -235,7 +269,7 @@ def collect(
     where it was and a damaged file is made again. `progress` counts candidates.
     """
     annotator = _annotator(track)
-    steps_for(spec.nfe, spec.guidance)  # an impossible request fails before any work
+    path(spec.nfe, spec.guidance)  # an impossible request fails before any work
     available = track.splits().get("prompts", 0)
     count = min(spec.prompts, available)
     if count < 2:
@@ -270,7 +304,9 @@ def collect(
         done += len(prompts) * spec.candidates
         if progress is not None:
             progress(done, total)
-    return _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
+    data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
+    data.annotate = lambda prompt, videos: _scores(annotator, videos, [track.clip("prompts", prompt)] * len(videos))
+    return data
 
 
 def _annotator(track: Track) -> Annotator:
@@ -297,13 +333,12 @@ def _sample_chunk(
         # A name of its own for each candidate, common to everything that samples with this spec's seed.
         noise = initial_noise(backbone, [f"{clip.id}#candidate{candidate}" for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
-        given = [annotator(video, clip) for video, clip in zip(backbone.decode(made), clips, strict=True)]
         latents.append(made.float().cpu())
-        scores.append([[float(row[name]) for name in annotator.criteria] for row in given])
+        scores.append(_scores(annotator, backbone.decode(made), clips))
     tensors = {
         "latents": torch.stack(latents, dim=1),
         "real": backbone.encode(np.stack([clip.video for clip in clips])).float().cpu(),
-        "scores": torch.tensor(scores, dtype=torch.float64).transpose(0, 1).contiguous(),
+        "scores": torch.from_numpy(np.stack(scores, axis=1)),
         **{f"condition.{name}": value.cpu().contiguous() for name, value in condition.items()},
     }
     layouts: list[SkeletonLayout | None] = [clip.layout for clip in clips]
@@ -314,6 +349,14 @@ def _sample_chunk(
         "ids": [clip.id for clip in clips],
         "identities": [clip.identity for clip in clips],
     }
+
+
+def _scores(annotator: Annotator, videos: np.ndarray, targets: Sequence[Clip]) -> np.ndarray:
+    """`[B, criteria]`, fp64, of each video against its target."""
+    import numpy as np
+
+    given = [annotator(video, target) for video, target in zip(videos, targets, strict=True)]
+    return np.array([[row[name] for name in annotator.criteria] for row in given], dtype=np.float64)
 
 
 def _assemble(

@@ -55,7 +55,7 @@ class Recipe:
     codec_clips: int = 2000
     codec_steps: int = 4000
     codec_batch: int = 3
-    codec_noise: float = 0.3
+    codec_noise: float = 0.7
     codec_hand_weight: float = 4.0
     codec_mouth_weight: float = 100.0
     audio_clips: int = 4000
@@ -65,7 +65,7 @@ class Recipe:
     width: int = 192
     layers: int = 4
     heads: int = 4
-    steps: int = 4_500
+    steps: int = 9_000
     batch: int = 16
     lr: float = 3e-3
     noise_level: float = 0.3

@@ -30,7 +30,6 @@ class Profile(BaseModel):
     rank: int = Field(ge=1, description="of every LoRA")
     eval_clips: int = Field(ge=2)
     nfe: tuple[int, ...] = Field(min_length=1, description="grid to evaluate at; the first is the headline")
-    guidance: float = Field(default=1.0, ge=1.0, description="classifier-free guidance; 1 is off")
     replicates: int = Field(ge=20, description="bootstrap replicates")
     chunk: int = Field(default=16, ge=1, description="clips sampled together; part of the protocol for bit-equality")
 
@@ -45,8 +44,8 @@ PROFILES: Mapping[str, Profile] = {
         ),
         Profile(
             name="default", summary="a leaderboard of base, sft and one method in about 10 minutes on two cores",
-            prompts=96, candidates=4, preference_nfe=16, samples=3200, batch_size=16, learning_rate=1e-4, rank=16,
-            eval_clips=128, nfe=(30, 10), replicates=1000,
+            prompts=256, candidates=4, preference_nfe=10, samples=1600, batch_size=16, learning_rate=1e-4, rank=16,
+            eval_clips=96, nfe=(20, 10), replicates=1000,
         ),
         Profile(
             name="paper", summary="enough clips and training to report; for a GPU or a night",
@@ -70,8 +69,6 @@ def profile_named(name: str, nfe: tuple[int, ...] | None = None) -> Profile:
         return profile
     if not nfe or min(nfe) < 1:
         raise RequestError(f"--nfe {','.join(map(str, nfe))}: give whole numbers from 1 up, for example --nfe 30,10")
-    if profile.guidance != 1.0 and min(nfe) < 2:
-        raise RequestError("--nfe 1: guidance needs two network evaluations a step, so at least 2")
     return profile.model_copy(update={"nfe": tuple(dict.fromkeys(nfe))})
 
 

@@ -9,13 +9,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench import registry
 from halign_bench.errors import HalignError, Interrupted, RequestError
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
-from halign_bench.plan import Cell, Plan, RunRequest, plan
+from halign_bench.plan import Cell, Plan, RunRequest, check_nfe, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
@@ -91,6 +92,7 @@ class Run:
             track: Any = registry.get("track", request.track)
             self._plugin, self._device = backbone, resolve_device(request.device)
             self.backbone = self._load()
+            check_nfe(steps.variants, profile.nfe, self.backbone.guidance)
             # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
             warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
             self.track: Track = track(data=request.data, frames=self.backbone.frames, size=self.backbone.size)
@@ -103,7 +105,7 @@ class Run:
         stop.gentle = True
         self.preference_spec = PreferenceSpec(
             prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
-            guidance=profile.guidance,
+            guidance=self.backbone.guidance,
         )  # fmt: skip
         self.training_spec = TrainingSpec(
             samples=profile.samples, batch_size=profile.batch_size, lr=profile.learning_rate, rank=profile.rank
@@ -204,7 +206,7 @@ class Run:
             active, segments = cell.variant.active_adapters, cell.variant.segments()
             scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label, segments)
             for sign in scores.signs:
-                self.progress.say(f"{label}: {sign.text}")
+                self._say(label, sign.text)
             add_heldout(scores, trained[-1])
             record = make_record(self, cell, started, "done", None, trained, scores)
             if trained[-1].adapters_dir is not None:
@@ -226,6 +228,9 @@ class Run:
         self.evaluator.remove(work / "eval")
         (work / TRACEBACK).unlink(missing_ok=True)
         return True
+
+    def _say(self, label: str, text: str) -> None:
+        self.progress.say(f"{label}: {text}")
 
     def preferences(self, cell: Cell) -> PreferenceSet | None:
         """Collected once a run. Where that failed, methods that learn from data fail, and the base goes on without."""
@@ -268,7 +273,7 @@ class Run:
             with self.progress.phase(what, spec.samples, weight) as phase:
                 results.append(train(
                     part.method, self.backbone, preferences, spec, cell.seed, where, phase, earlier=earlier,
-                    warn=lambda text, what=what: self.progress.say(f"{what}: {text}"),  # type: ignore[misc]
+                    warn=partial(self._say, what),
                 ))  # fmt: skip
             if results[-1].status != "done":
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from halign_bench.errors import RequestError
@@ -42,24 +42,17 @@ def initial_noise(backbone: Backbone, clip_ids: Sequence[str], seed: int) -> tor
     return torch.stack(rows).to(backbone.device)
 
 
-def steps_for(nfe: int, guidance: float = 1.0) -> int:
-    """Sampling steps that `nfe` network evaluations pay for. Raises RequestError when it does not come out even."""
-    if nfe < 1:
-        raise RequestError(f"nfe {nfe}: at least one network evaluation is needed")
-    if guidance == 1.0:
-        return nfe
-    if nfe % 2:
-        raise RequestError(f"nfe {nfe}: guidance takes two network evaluations a step, so give an even number")
-    return nfe // 2
-
-
 def timesteps(steps: int, shift: float = 1.0) -> list[float]:
     """steps + 1 noise levels from 1 down to 0, uniform; shift > 1 spends more of them on high noise.
 
     t' = s·t / (1 + (s - 1)·t), as in Stable Diffusion 3 (arXiv 2403.03206, section 5.3.2).
     """
     uniform = [1 - step / steps for step in range(steps + 1)]
-    return [shift * t / (1 + (shift - 1) * t) for t in uniform]
+    return [_shifted(t, shift) for t in uniform]
+
+
+def _shifted(t: float, shift: float) -> float:
+    return shift * t / (1 + (shift - 1) * t)
 
 
 @dataclass(frozen=True)
@@ -78,40 +71,51 @@ class Step:
 def path(nfe: int, guidance: float = 1.0, segments: Sequence[Segment] = (), shift: float = 1.0) -> list[Step]:
     """Steps from noise to clean that cost exactly `nfe` network evaluations, each segment its share of them.
 
-    Steps are even within a segment, of which each takes at least one. Raises RequestError where `nfe` cannot
-    be divided so.
+    Steps are even within a segment, of which each takes at least one. Where all are guided and `nfe` is odd, the
+    evaluation left over pays for a last step without guidance. Raises RequestError where `nfe` is too small.
     """
-    if not segments:
-        grid = timesteps(steps_for(nfe, guidance), shift)
-        return [Step(now, after, guidance) for now, after in itertools.pairwise(grid)]
+    from halign_bench.method import Segment
+
+    segments = segments or (Segment(0.0, 1.0),)
     guidances = [guidance if segment.guidance is None else segment.guidance for segment in segments]
     costs = [_cost(value) for value in guidances]
     counts = [1] * len(segments)
     left = nfe - sum(costs)
-    while left and (affordable := [n for n, cost in enumerate(costs) if cost <= left]):
+    if left < 0:
+        within = f" for {len(segments)} sampling intervals" if len(segments) > 1 else ""
+        paid = " (a guided step costs two)" if 2 in costs else ""
+        raise RequestError(f"nfe {nfe}: at least {sum(costs)} network evaluations are needed{within}{paid}")
+    while affordable := [n for n, cost in enumerate(costs) if cost <= left]:
         # The next step is of the segment that is furthest from its share.
         short = max(affordable, key=lambda n: nfe * segments[n].share - counts[n] * costs[n])
         counts[short] += 1
         left -= costs[short]
-    if left:
-        raise RequestError(
-            f"nfe {nfe} cannot be divided among {len(segments)} sampling intervals whose steps cost "
-            f"{' and '.join(map(str, costs))} (two network evaluations where guided)"
-        )
+    counts[-1] += left
     steps: list[Step] = []
     start = 1.0
     for segment, count, value in zip(segments, counts, guidances, strict=True):
         # Even before the shift, as `timesteps` is; the ends are kept exactly.
         first, last = (t / (shift - (shift - 1) * t) for t in (start, segment.end))
         inner = [first + (last - first) * step / count for step in range(1, count)]
-        grid = [start, *(shift * u / (1 + (shift - 1) * u) for u in inner), segment.end]
+        grid = [start, *(_shifted(t, shift) for t in inner), segment.end]
         steps += [Step(now, after, value) for now, after in itertools.pairwise(grid)]
         start = segment.end
+    if left:
+        steps[-1] = replace(steps[-1], guidance=1.0)
     return steps
 
 
 def _cost(guidance: float) -> int:
     return 1 if guidance == 1.0 else 2
+
+
+def check_start(backbone: Backbone) -> None:
+    """Raises RequestError where t = 1 tells the backbone nothing of the clean latent that it could begin with."""
+    import torch
+
+    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
+    if backbone.parameterisation == "epsilon" and alpha <= 0:
+        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
 
 
 def sample(
@@ -130,7 +134,7 @@ def sample(
     """Latents `[B, C, T, H, W]` (fp32) from `noise`, with exactly `nfe` network evaluations for each.
 
     guidance    1 is off; otherwise unconditional + guidance·(conditional - unconditional), whose second
-                branch counts: half as many steps for the same nfe
+                branch counts: half as many steps for the same nfe, rounded up
     active      noise level -> adapters that are on there; None is the base with all adapters off
     segments    how the method spends its nfe; none of them is evenly
     batch_size  how many to put through the network together; no effect on a sample beyond float noise
@@ -166,9 +170,7 @@ def walk(
     """
     import torch
 
-    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
-    if backbone.parameterisation == "epsilon" and alpha <= 0:
-        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
+    check_start(backbone)
     x = x.float()
     unconditional = backbone.unconditional(condition) if any(step.cost == 2 for step in steps) else {}
     for step in steps:
@@ -201,5 +203,5 @@ def advance(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: 
 
 
 __all__ = [
-    "Progress", "Step", "advance", "derived_seed", "initial_noise", "path", "sample", "steps_for", "timesteps", "walk",
+    "Progress", "Step", "advance", "check_start", "derived_seed", "initial_noise", "path", "sample", "timesteps", "walk",
 ]

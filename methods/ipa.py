@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -67,7 +67,7 @@ class IPA(AlignmentMethod):
     name = "ipa"
     paper = f"Implicit Preference Alignment for Human Image Animation ({PAPER})"
     summary = "pair-free alignment to the base's own best samples, hands weighted (HALO)"
-    claims: ClassVar[tuple[Claim, ...]] = (
+    claims: tuple[Claim, ...] = (
         Claim("hkc", "base", f"{PAPER}, abstract: hand quality improves; the metric is ours"),
         Claim("hkc", "sft", "ours: on the same winners"),
         Claim("hkc", "diffusion-dpo", "ours: on the pairs from the same candidates"),
@@ -96,7 +96,7 @@ class IPA(AlignmentMethod):
             "sft": row("sft", criterion | limit), "diffusion-dpo": row("diffusion-dpo", criterion),
             "ipa[hand_weight=1]": row("ipa", {**changed, "hand_weight": 1}),
         }  # fmt: skip
-        self.claims = tuple(  # type: ignore[misc]
+        self.claims = tuple(
             replace(claim, better_than=others.get(claim.better_than, claim.better_than))
             for claim in type(self).claims
             if config.hand_weight != 1 or not claim.better_than.startswith("ipa")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from halign_bench.batch import ClipBatch, PairBatch, epsilon_weight, error
+from halign_bench.batch import ClipBatch, PairBatch, epsilon_weight, error, half_ties
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
 from halign_bench.registry import register
 
@@ -87,5 +87,5 @@ class KTO(AlignmentMethod):
         reference_error = weight * error(reference(x_t, batch.t, batch.condition), target)
         gain, liked = reference_error - policy_error, batch.reward > 0
         loss = kto_loss(gain, liked, config.beta, config.liked_weight, config.disliked_weight)
-        agrees = ((gain * batch.reward).sign() + 1) / 2  # a tie counts one half
+        agrees = half_ties(gain * batch.reward)
         return LossOutput(loss, {"agreement": agrees, "gain": gain})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from halign_bench.batch import ClipBatch, PairBatch, error, form_weight
+from halign_bench.batch import ClipBatch, PairBatch, error, form_weight, half_ties
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
 from halign_bench.registry import register
 
@@ -88,7 +88,7 @@ class SDPO(AlignmentMethod):
         scaled_loser = loser.detach() + scale * (loser - loser.detach())  # the value as it was, λ times the gradient
         loss, inside = dpo_loss(winner, scaled_loser, reference_winner, reference_loser, self.config.beta)
         return LossOutput(loss, {
-            "implicit_accuracy": (inside.sign() + 1) / 2,  # a tie counts one half
+            "implicit_accuracy": half_ties(inside),
             "winner_gap": winner - reference_winner,
             "loser_gap": loser - reference_loser,
             "loser_scale": scale.expand(len(batch)),

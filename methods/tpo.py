@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,7 +48,7 @@ class TPO(AlignmentMethod):
     name = "tpo"
     paper = f"AlignHuman: Improving Motion and Fidelity via Timestep-Segment Preference Optimization ({PAPER})"
     summary = "DPO with two expert LoRAs: motion at high noise, fidelity at low noise"
-    claims: ClassVar[tuple[Claim, ...]] = (
+    claims: tuple[Claim, ...] = (
         Claim("motion_gap", "base", f"{PAPER}, abstract: motion naturalness improves; the metric is ours"),
         Claim("hkc", "base", f"{PAPER}, abstract: fidelity improves; the metric is ours"),
         Claim("motion_gap", "diffusion-dpo", f"{PAPER}: two experts against one model for both; the metric is ours"),
@@ -89,7 +89,7 @@ class TPO(AlignmentMethod):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
         if self.config.experts != "two":
-            self.claims = ()  # type: ignore[misc]  # the paper makes none for its baselines
+            self.claims = ()  # the paper makes none for its baselines
 
     def stages(self) -> Sequence[Stage]:
         if self.config.experts == "pooled":

@@ -58,6 +58,11 @@ class ScoredTrack(TinyTrack):
         return self.made
 
 
+def denoising_error(policy: Any, batch: Any, backbone: Any) -> Any:
+    x_t, target = batch.noised(backbone)
+    return error(policy(x_t, batch.t, batch.condition), target)
+
+
 class Trains(AlignmentMethod):
     paper = "none"
 
@@ -72,8 +77,7 @@ class Explodes(Trains):
     name = "explodes"
 
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
-        x_t, target = batch.noised(backbone)
-        return LossOutput(error(policy(x_t, batch.t, batch.condition), target) * float("nan"))
+        return LossOutput(denoising_error(policy, batch, backbone) * float("nan"))
 
 
 @register
@@ -84,8 +88,7 @@ class Slow(Trains):
 
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
         time.sleep(float(os.environ.get("SLOW", "0")))
-        x_t, target = batch.noised(backbone)
-        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+        return LossOutput(denoising_error(policy, batch, backbone))
 
 
 @register
@@ -97,8 +100,7 @@ class Breaks(Trains):
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
         if os.environ.get("BREAKS") != "no":
             raise ZeroDivisionError("a bug in the method")
-        x_t, target = batch.noised(backbone)
-        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+        return LossOutput(denoising_error(policy, batch, backbone))
 
 
 @register
@@ -109,8 +111,7 @@ class Drifts(Trains):
 
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
         backbone.denoiser.proj_out.weight.data.mul_(1.01)
-        x_t, target = batch.noised(backbone)
-        return LossOutput(error(policy(x_t, batch.t, batch.condition), target))
+        return LossOutput(denoising_error(policy, batch, backbone))
 
 
 @register
@@ -120,8 +121,7 @@ class ByHeart(Trains):
     name = "by-heart"
 
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
-        x_t, target = batch.noised(backbone)
-        return LossOutput(error(policy(x_t, batch.t, batch.condition), target), {"implicit_accuracy": batch.t * 0 + 1})
+        return LossOutput(denoising_error(policy, batch, backbone), {"implicit_accuracy": batch.t * 0 + 1})
 
 
 def watch_for_kill() -> None:

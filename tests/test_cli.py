@@ -112,7 +112,7 @@ def test_list_tells_kinds_summaries_origins_and_status():
 
 def test_list_of_one_kind_as_a_table_needs_no_torch():
     result = without_torch("list", "methods")
-    assert result.returncode == 0 and "diffusion-dpo" in result.stdout and "fid" not in result.stdout
+    assert result.returncode == 0 and "diffusion-dpo" in result.stdout and "fvd" not in result.stdout
     assert without_torch("list", "metrics").returncode == 0
 
 

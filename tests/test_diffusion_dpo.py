@@ -95,7 +95,7 @@ def test_method_loss_equals_numpy_from_raw_predictions():
     on, off = ["diffusion-dpo"], []
     expected, inside = numpy_dpo(
         mean_squared_error(batch.winner, on), mean_squared_error(batch.loser, on),
-        mean_squared_error(batch.winner, off), mean_squared_error(batch.loser, off), beta=100.0,
+        mean_squared_error(batch.winner, off), mean_squared_error(batch.loser, off), beta=1000.0,
     )
     assert np.abs(inside).min() > 1e-3  # the adapter does something, so this is not log 2 compared with log 2
     np.testing.assert_allclose(output.per_sample.detach().numpy(), expected, rtol=2e-4, atol=1e-5)
@@ -115,7 +115,7 @@ def test_no_gradient_when_winner_equals_loser():
     batch = random_pairs(backbone)
     output, parameters = run_loss(backbone, replace(batch, loser=batch.winner))
     output.per_sample.sum().backward()
-    assert max(float(p.grad.abs().max()) for p in parameters) < 1e-6
+    assert max(float(p.grad.abs().max()) for p in parameters) < 1e-5  # of fp32 rounding, times beta
 
 
 def test_swapping_winner_and_loser_flips_the_gradient_at_initialisation():
@@ -197,7 +197,7 @@ def test_flow_form_refuses_a_backbone_that_is_no_flow():
 
 def test_beta_follows_the_form_and_is_recorded_with_its_conventions():
     assert DiffusionDPO().config.model_dump() == {
-        "form": "flow", "beta": 100.0, "reduction": "mean", "half": "outside beta", "criterion": "overall"
+        "form": "flow", "beta": 1000.0, "reduction": "mean", "half": "outside beta", "criterion": "overall"
     }
     assert DiffusionDPO.Config(form="epsilon").beta == 5000.0
     assert DiffusionDPO.Config(form="epsilon", beta=7).beta == 7.0

@@ -38,17 +38,28 @@ def test_pairs_are_best_against_worst_with_a_margin_in_standard_deviations():
     data = scored([[[3, 0], [1, 0], [5, 1]], [[2, 0], [2, 0], [2, 5]]])
     pairs = data.pairs("motion")  # the second prompt's candidates move alike: no pair
     assert (pairs.prompt, pairs.winner, pairs.loser) == ([0], [2], [1])
-    spread = np.std([3, 1, 5, 2, 2, 2])
+    spread = np.sqrt((0**2 + 2**2 + 2**2 + 0) / (2 + 2))  # among candidates of one prompt
     assert pairs.margin == pytest.approx([4 / spread])
     assert data.pairs("fidelity").winner == [2, 2]
     # overall: the mean of the two criteria, each in its own standard deviations
+    apart = data.relative("motion"), data.relative("fidelity")
+    np.testing.assert_allclose(data.relative("overall"), (apart[0] + apart[1]) / 2)
     motion, fidelity = data.standardised("motion"), data.standardised("fidelity")
     np.testing.assert_allclose(data.standardised("overall"), (motion + fidelity) / 2)
 
 
+def test_hard_prompts_do_not_decide_what_a_criterion_weighs():
+    # Fidelity differs by 100 between prompts and by 1 within them, motion by 1 within: they weigh alike.
+    data = scored([[[0, 100], [1, 102]], [[0, 0], [1, -2]], [[0, 50], [1, 52]]], min_margin=0.1)
+    margins = data.pairs("overall").margin
+    assert data.relative("fidelity")[0] == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5)])
+    assert margins == pytest.approx([np.sqrt(2), np.sqrt(2)]) and data.pairs("overall").prompt == [0, 2]
+    assert data.pairs("fidelity").winner == [1, 0, 1]
+
+
 def test_a_margin_drops_pairs_that_are_too_close():
     scores = [[[0, 0], [1, 0]], [[0, 0], [9, 1]]]
-    spread = np.std([0, 1, 0, 9])
+    spread = np.sqrt((1**2 / 2 + 9**2 / 2) / 2)
     assert scored(scores, min_margin=0.5 * 9 / spread).pairs("motion").prompt == [1]
     assert scored(scores, min_margin=0.5 / spread).pairs("motion").prompt == [0, 1]
 
@@ -237,8 +248,8 @@ def test_the_key_changes_with_everything_that_matters(tmp_path):
 def test_requests_that_cannot_be_answered(tmp_path):
     with pytest.raises(RequestError, match="at least 2"):
         collect(TinyBackbone(), TinyTrack(prompts=1), SPEC, tmp_path)
-    with pytest.raises(RequestError, match="even number"):
-        collect(TinyBackbone(), TinyTrack(), PreferenceSpec(nfe=3, guidance=2.0), tmp_path)
+    with pytest.raises(RequestError, match="nfe 1: at least 2"):
+        collect(TinyBackbone(), TinyTrack(), PreferenceSpec(nfe=1, guidance=2.0), tmp_path)
 
     class Unlabelled(TinyTrack):
         def annotator(self):

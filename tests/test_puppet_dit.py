@@ -8,16 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from halign_bench.metrics.sync_c import clip_sync
 
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import AudioEncoder, draw_lips
+from halign_bench.backbone import native_precision
 from halign_bench.backbones.puppet_dit import PuppetDiT, lips_channels, make_transformer, subsampled_audio
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.masks import mouth_mask
 from halign_bench.pretrain import Recipe, main
+from halign_bench.sampling import initial_noise, sample
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.tracks.puppet.clips import take
+from halign_bench.tracks.puppet.evaluators import load as load_extractors
 
 TINY = Recipe(
     latent_channels=8, codec_width=8, codec_clips=8, codec_steps=2, codec_batch=2, audio_clips=8, audio_steps=2,
@@ -167,3 +171,26 @@ def test_missing_and_damaged_checkpoints_are_one_sentence(pretrained, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(RequestError, match="cannot be read"):
         PuppetDiT.load(tmp_path)
+
+
+def test_the_mouths_that_the_shipped_base_samples_move_with_the_voice_they_were_given():
+    """Sync-C of samples with their own voice against that of another clip, and whether its best shift is none."""
+    backbone, track = PuppetDiT.load(), PuppetTrack()
+    backbone.precision = native_precision("cpu")
+    clips = [track.clip("eval", index) for index in range(0, 96, 4)]
+    noise = initial_noise(backbone, [clip.id for clip in clips], 0)
+    made = sample(backbone, backbone.condition(clips), noise, nfe=10, guidance=backbone.guidance)
+    videos, extract = backbone.decode(made), load_extractors()["sync"]
+
+    def scores(voices):
+        shown = [
+            replace(clip, video=video, audio=voice.audio)
+            for clip, video, voice in zip(clips, videos, voices, strict=True)
+        ]
+        return [clip_sync(features) for features in extract(shown, shown)]
+
+    own, other = scores(clips), scores(clips[5:] + clips[:5])
+    gain = np.array([a.confidence - b.confidence for a, b in zip(own, other, strict=True)])
+    assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
+    assert np.mean([score.offset == 0 for score in own]) >= 0.75
+    assert np.mean([score.offset == 0 for score in other]) <= 0.25

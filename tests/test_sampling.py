@@ -36,7 +36,7 @@ def test_noise_depends_on_clip_and_seed_alone():
     assert abs(float(many.mean())) < 0.02 and abs(float(many.std()) - 1) < 0.02
 
 
-@pytest.mark.parametrize(("nfe", "guidance"), [(1, 1.0), (7, 1.0), (2, 3.0), (8, 0.5)])
+@pytest.mark.parametrize(("nfe", "guidance"), [(1, 1.0), (7, 1.0), (2, 3.0), (8, 0.5), (5, 2.0)])
 def test_exactly_as_many_network_evaluations_as_asked_for(condition, nfe, guidance):
     backbone = TinyBackbone()
     noise = initial_noise(backbone, list("abcd"), 0)
@@ -44,13 +44,19 @@ def test_exactly_as_many_network_evaluations_as_asked_for(condition, nfe, guidan
     assert backbone.forwards == nfe * 4
 
 
-def test_an_nfe_that_does_not_come_out_even_is_refused(condition):
+def test_the_evaluation_left_over_by_guided_steps_pays_for_a_last_step_without_guidance():
+    assert [(step.now, step.guidance) for step in path(5, 2.0)] == [(1, 2.0), (pytest.approx(2 / 3), 2.0),
+                                                                    (pytest.approx(1 / 3), 1.0)]  # fmt: skip
+    assert path(4, 2.0) == [Step(1.0, 0.5, 2.0), Step(0.5, 0.0, 2.0)]
+
+
+def test_too_few_evaluations_are_refused(condition):
     backbone = TinyBackbone()
     noise = initial_noise(backbone, list("abcd"), 0)
-    with pytest.raises(RequestError, match="even"):
-        sample(backbone, condition, noise, nfe=5, guidance=2.0)
-    with pytest.raises(RequestError, match="at least one"):
+    with pytest.raises(RequestError, match=r"nfe 0: at least 1 network evaluations are needed$"):
         sample(backbone, condition, noise, nfe=0)
+    with pytest.raises(RequestError, match=r"nfe 1: at least 2 network evaluations are needed \(a guided step costs"):
+        sample(backbone, condition, noise, nfe=1, guidance=2.0)
 
 
 def test_batch_composition_does_not_matter(condition):
@@ -117,11 +123,10 @@ def test_grid_runs_from_noise_to_clean(steps, shift):
 def test_a_divided_path_costs_exactly_its_nfe(nfe, guidance, t_mid, share, own, shift):
     segments = (Segment(t_mid, share, own[0]), Segment(0.0, 1 - share, own[1]))
     costs = [1 if (guidance if g is None else g) == 1.0 else 2 for g in own]
-    possible = any(nfe - n * costs[0] >= costs[1] and (nfe - n * costs[0]) % costs[1] == 0 for n in range(1, nfe))
     try:
         steps = path(nfe, guidance, segments, shift)
     except RequestError as problem:
-        assert not possible and f"nfe {nfe} cannot be divided" in str(problem)
+        assert nfe < sum(costs) and f"nfe {nfe}: at least {sum(costs)} network" in str(problem)
         return
     assert sum(step.cost for step in steps) == nfe
     assert steps[0].now == 1.0 and steps[-1].after == 0.0
@@ -129,7 +134,10 @@ def test_a_divided_path_costs_exactly_its_nfe(nfe, guidance, t_mid, share, own, 
     assert all(a.after == b.now for a, b in itertools.pairwise(steps))
     high = [step for step in steps if step.now > t_mid]
     assert high[-1].after == t_mid  # exactly, so that adapters change where they should
-    assert {step.cost for step in high} == {costs[0]} and {s.cost for s in steps[len(high) :]} == {costs[1]}
+    low = steps[len(high) :]
+    if costs == [2, 2] and nfe % 2:
+        assert low.pop().cost == 1
+    assert {step.cost for step in high} == {costs[0]} and {step.cost for step in low} <= {costs[1]}
     wanted = share * nfe
     assert abs(sum(step.cost for step in high) - wanted) <= max(3, *costs)
 

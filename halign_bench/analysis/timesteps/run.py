@@ -45,20 +45,12 @@ def run(request: Request, console: Console | None = None) -> int:
     check_data(request.track, request.data)
     from rich.console import Console
 
-    from halign_bench.analysis.timesteps.measure import Spec, choose_levels
-    from halign_bench.sampling import path
+    from halign_bench.analysis.timesteps.measure import Spec
 
     spec = Spec(**request.spec)
-    steps = path(spec.nfe, spec.guidance)
-    levels = choose_levels(steps, spec.levels)
     console = console or Console(stderr=True)
     with Stop().listening() as stop:
         progress = Progress(console, stop)
-        if moved := [t for t in spec.levels or () if min(abs(t - level) for level in levels) > 1e-9]:
-            progress.say(
-                f"levels {_list(moved)} are measured where the sampler steps, at {_list(levels)} in all; a higher "
-                "--nfe steps closer"
-            )
         try:
             # Whatever plug-ins and libraries print must not end up in the table or the JSON document.
             with contextlib.redirect_stdout(sys.stderr):
@@ -76,7 +68,7 @@ def run(request: Request, console: Console | None = None) -> int:
 
 def _measure(request: Request, spec: Spec, progress: Progress, stop: Stop) -> tuple[Analysis, dict[str, Any]]:
     from halign_bench.analysis.timesteps.analyse import analyse
-    from halign_bench.analysis.timesteps.measure import SPLIT, annotator_of, measure
+    from halign_bench.analysis.timesteps.measure import SPLIT, annotator_of, choose_levels, measure
     from halign_bench.backbone import native_precision
     from halign_bench.runner import resolve_device
     from halign_bench.sampling import path
@@ -92,6 +84,14 @@ def _measure(request: Request, spec: Spec, progress: Progress, stop: Stop) -> tu
         protocol = annotator_of(track).protocol
     for refusal in track.refusals():
         progress.say(f"left out {refusal.source}: {refusal.reason}")
+    spec = spec.model_copy(update={"guidance": backbone.guidance})
+    steps = path(spec.nfe, spec.guidance)
+    levels = choose_levels(steps, spec.levels)
+    if moved := [t for t in spec.levels or () if min(abs(t - level) for level in levels) > 1e-9]:
+        progress.say(
+            f"levels {_list(moved)} are measured where the sampler steps, at {_list(levels)} in all; a higher "
+            "--nfe steps closer"
+        )
     stop.gentle = True
     with progress.phase("sample and score", 1) as phase:
         scores = measure(backbone, track, spec, cache_dir(), phase)
@@ -102,7 +102,7 @@ def _measure(request: Request, spec: Spec, progress: Progress, stop: Stop) -> tu
         "split": SPLIT,
         "spec": spec.model_dump(mode="json"),
     }
-    return analyse(scores, spec.nfe, path(spec.nfe, spec.guidance)[0].cost), source
+    return analyse(scores, spec.nfe, steps[0].cost), source
 
 
 def _write(analysis: Analysis, source: dict[str, Any], folder: Path) -> list[Path]:
