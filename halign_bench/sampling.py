@@ -203,5 +203,6 @@ def advance(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: 
 
 
 __all__ = [
-    "Progress", "Step", "advance", "check_start", "derived_seed", "initial_noise", "path", "sample", "timesteps", "walk",
+    "Progress", "Step", "advance", "check_start", "derived_seed", "initial_noise", "path", "sample", "timesteps",
+    "walk",
 ]

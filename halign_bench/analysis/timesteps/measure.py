@@ -36,7 +36,7 @@ class Spec(BaseModel):
     clips: int | None = Field(default=None, ge=2, description=f"of the split {SPLIT}; None is {CLIPS} or all there are")
     candidates: int = Field(default=2, ge=2, description="samples of the base for each clip")
     nfe: int = Field(default=16, ge=2, description="network evaluations of a whole path")
-    guidance: float = Field(default=1.0, ge=1.0, description="classifier-free guidance, 1 is off; the command takes the backbone's")
+    guidance: float = Field(default=1.0, ge=1.0, description="classifier-free; 1 is off, the command takes the model's")
     levels: tuple[float, ...] | None = Field(
         default=None, description=f"noise levels, taken where the sampler steps; None is about {LEVELS} even ones"
     )
