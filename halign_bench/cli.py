@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
 FORMATS = ("table", "md", "csv", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
+EMBEDDED = ("puppet-dit", "puppet-unet")
 # typer exports only this child of it, and is with or without click as its version has it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -170,7 +172,8 @@ def leaderboard(
 
 \b
   halign-bench pretrain --out base/
-  halign-bench pretrain --out trial/ --steps 500 --seed 1"""
+  halign-bench pretrain --out trial/ --steps 500 --seed 1
+  halign-bench pretrain --out base/ --backbone puppet-unet"""
 )
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; the same one again goes on.", metavar="DIR")],
@@ -179,16 +182,19 @@ def pretrain(
         int | None, typer.Option(help="Training steps of the base, instead of the recipe's.", min=1, metavar="N")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0, metavar="N")] = 0,
+    backbone: Annotated[str, typer.Option(help=f"{' or '.join(EMBEDDED)}.", metavar="NAME")] = EMBEDDED[0],
 ) -> int:
-    """Train the embedded base `puppet-dit` again from nothing; takes hours, can be interrupted."""
+    """Train an embedded base again from nothing; takes hours, can be interrupted."""
     if stage not in STAGES:
         raise RequestError(registry.unknown("--stage", stage, STAGES))
+    if backbone not in EMBEDDED:
+        raise RequestError(registry.unknown("--backbone", backbone, EMBEDDED))
     from rich.console import Console
 
     from halign_bench import pretrain as training
     from halign_bench.progress import Progress, Stop
 
-    recipe = training.Recipe(seed=seed, **({} if steps is None else {"steps": steps}))
+    recipe = replace(training.RECIPES[backbone], seed=seed, **({} if steps is None else {"steps": steps}))
     with contextlib.ExitStack() as phases, Stop().listening() as stop:
         progress = Progress(Console(stderr=True), stop)
         current: dict[str, Any] = {}

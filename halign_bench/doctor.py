@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from halign_bench import registry
 
@@ -133,13 +133,15 @@ def video() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """That the shipped backbone and evaluators are there and whole."""
-    from halign_bench.backbones.puppet_dit import SHIPPED, PuppetDiT
+    """That the shipped backbones and evaluators are there and whole."""
+    from halign_bench.backbones._puppet import SHIPPED
 
-    found = PuppetDiT.load().base_sha256
-    stated = json.loads((SHIPPED / "base.json").read_text())["base_sha256"]
-    advice = "" if found == stated else f", not {stated[:12]} as shipped: reinstall halign-bench"
-    yield Finding("puppet-dit", "failed" if advice else "ok", f"base {found[:12]}{advice}")
+    for folder in sorted(file.parent for file in SHIPPED.glob("*/base.json")):
+        backbone: Any = registry.get("backbone", folder.name)
+        found = backbone.load().base_sha256
+        stated = json.loads((folder / "base.json").read_text())["base_sha256"]
+        advice = "" if found == stated else f", not {stated[:12]} as shipped: reinstall halign-bench"
+        yield Finding(folder.name, "failed" if advice else "ok", f"base {found[:12]}{advice}")
     track = registry.get("track", "puppet")()
     for key, extractor in track.extractors().items():
         yield Finding(f"evaluator {key}", "ok", extractor.protocol)

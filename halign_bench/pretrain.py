@@ -2,7 +2,7 @@
 
 Four stages, each resumable and each a pure function of the seed: `codec` (principal components,
 then the decoder on noised latents), `audio` (reads the mouth off the sound), `corpus` (clips with
-defects, drawn and encoded once), `base` (flow matching). The folder written is what `puppet-dit`
+defects, drawn and encoded once), `base` (the denoiser). The folder written is what its backbone
 loads.
 """
 
@@ -16,18 +16,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from halign_bench import registry
 from halign_bench.atomic import atomic_path
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import BANDS, AudioEncoder
 from halign_bench.backbone import native_precision
-from halign_bench.backbones.puppet_dit import PuppetDiT, lips_channels, make_transformer
+from halign_bench.backbones._puppet import PuppetBackbone, lips_channels
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask, mouth_mask
@@ -49,6 +50,7 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 class Recipe:
     """Everything that decides the weights, written beside them."""
 
+    backbone: str = "puppet-dit"
     seed: int = 0
     latent_channels: int = 160
     codec_width: int = 48
@@ -74,6 +76,12 @@ class Recipe:
     drop_skeleton: float = 0.05
     hand_weight: float = 3.0
     mouth_weight: float = 25.0
+
+
+RECIPES = {
+    "puppet-dit": Recipe(),
+    "puppet-unet": Recipe(backbone="puppet-unet", width=80, layers=1, steps=6_000),
+}
 
 
 # ---------------------------------------------------------------------------------------- pieces
@@ -260,12 +268,17 @@ def make_corpus(
 # ------------------------------------------------------------------------------------------ base
 
 
+def _class_of(recipe: Recipe) -> type[PuppetBackbone]:
+    found: Any = registry.get("backbone", recipe.backbone)
+    return cast(type[PuppetBackbone], found)
+
+
 def _optimisers(denoiser: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest: a third fewer steps than AdamW alone, and
     it bears three times the learning rate (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon)."""
     if not hasattr(torch.optim, "Muon"):
         raise RequestError(f"pretraining needs torch 2.9 or later for its optimiser; this is {torch.__version__}")
-    hidden = {name: p for name, p in denoiser.named_parameters() if p.ndim == 2 and name.startswith("blocks.")}
+    hidden = {name: p for name, p in denoiser.named_parameters() if p.ndim == 2 and "blocks." in name}
     rest = [p for name, p in denoiser.named_parameters() if name not in hidden]
     return [
         torch.optim.Muon(hidden.values(), lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
@@ -275,11 +288,12 @@ def _optimisers(denoiser: torch.nn.Module, lr: float) -> list[torch.optim.Optimi
 
 def train_base(
     recipe: Recipe, codec: PuppetCodec, encoder: AudioEncoder, corpus: dict[str, Tensor], work: Path, report: Report
-) -> PuppetDiT:
-    """Flow matching on the defective corpus, importance-weighted; an average of the weights is kept."""
+) -> PuppetBackbone:
+    """Denoising on the defective corpus, importance-weighted; an average of the weights is kept."""
     torch.manual_seed(recipe.seed)
-    denoiser = make_transformer(recipe.latent_channels, recipe.width, recipe.layers, recipe.heads)
-    backbone = PuppetDiT(denoiser, codec, encoder, base_sha256="untrained")
+    backbone_class = _class_of(recipe)
+    denoiser = backbone_class.new_network(recipe.latent_channels, recipe.width, recipe.layers, recipe.heads)
+    backbone = backbone_class(denoiser, codec, encoder, base_sha256="untrained")
     denoiser.train().requires_grad_(True)
     average = {key: value.clone() for key, value in denoiser.state_dict().items()}
     optimisers = _optimisers(denoiser, recipe.lr)
@@ -310,6 +324,8 @@ def train_base(
             with _autocast():
                 velocity = backbone.predict(backbone.add_noise(batch["video"], noise, t), t, condition)
             error = (velocity.float() - backbone.target(batch["video"], noise, t)).square()
+            if backbone.parameterisation == "epsilon":  # in a velocity's units, else low noise would be all of it
+                error = error / backbone.alpha_sigma(t)[0].view(-1, 1, 1, 1, 1).square()
             importance = 1 + recipe.hand_weight * batch["hands"] + recipe.mouth_weight * batch["mouth"]
             loss = (error * importance).mean() / importance.mean()
             denoiser.zero_grad()
@@ -360,6 +376,6 @@ def main(
         return work / "corpus"
     backbone = train_base(recipe, codec, encoder, corpus, work, report)
     backbone.save(out)
-    card = {"recipe": asdict(recipe), "base_sha256": PuppetDiT.load(out).base_sha256, "torch": torch.__version__}
+    card = {"recipe": asdict(recipe), "base_sha256": type(backbone).load(out).base_sha256, "torch": torch.__version__}
     (out / "base.json").write_text(json.dumps(card, indent=2) + "\n")
     return out

@@ -13,7 +13,8 @@ from halign_bench.metrics.sync_c import clip_sync
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import AudioEncoder, draw_lips
 from halign_bench.backbone import native_precision
-from halign_bench.backbones.puppet_dit import PuppetDiT, lips_channels, make_transformer, subsampled_audio
+from halign_bench.backbones._puppet import lips_channels, subsampled_audio
+from halign_bench.backbones.puppet_dit import PuppetDiT
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.masks import mouth_mask
@@ -31,7 +32,7 @@ TINY = Recipe(
 
 def tiny_backbone() -> PuppetDiT:
     torch.manual_seed(0)
-    return PuppetDiT(make_transformer(8, 24, 1, 2), PuppetCodec(8, 8), AudioEncoder(8), "untrained")
+    return PuppetDiT(PuppetDiT.new_network(8, 24, 1, 2), PuppetCodec(8, 8), AudioEncoder(8), "untrained")
 
 
 @pytest.fixture(scope="module")

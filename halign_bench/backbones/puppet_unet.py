@@ -1,0 +1,93 @@
+"""Backbone `puppet-unet`: a small UNet with motion modules, noise prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from halign_bench.backbones._puppet import AUDIO, CHANNELS, TIMES, PuppetBackbone
+from halign_bench.inserts import Block
+from halign_bench.registry import register
+
+LAST_ALPHA = 0.05  # of pure noise: what predicts noise has to be shown a trace of the signal
+
+
+@register
+class PuppetUNet(PuppetBackbone):
+    """The kind that the first wave of human animation is built on: a 2-D UNet with motion modules (AnimateDiff,
+    arXiv 2307.04725), which predicts the noise. Its codec and audio encoder are those of `puppet-dit`.
+
+    x_t = cos(θ)·x0 + sin(θ)·noise with θ = t·arccos(0.05), the cosine schedule (arXiv 2102.09672) cut off at its end.
+
+    Its network is narrower than the latents have channels, so that it could not even pass x_t on. It therefore adds
+    to the Wiener estimate of each channel, in units of that estimate's error: the preconditioning of EDM (arXiv
+    2206.00364, section 5) for channels whose variances differ a hundredfold.
+    """
+
+    name = "puppet-unet"
+    summary = "small UNetMotionModel, epsilon prediction, for the embedded track"
+    parameterisation = "epsilon"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
+    subfolder = "unet"
+
+    @classmethod
+    def network_class(cls) -> Any:
+        from diffusers import UNetMotionModel
+
+        return UNetMotionModel
+
+    @classmethod
+    def new_network(cls, latent_channels: int, width: int, layers: int, heads: int) -> Any:
+        return cls.network_class()(
+            in_channels=3 * latent_channels + CHANNELS,
+            out_channels=latent_channels,
+            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+            block_out_channels=(width, width),
+            layers_per_block=layers,
+            norm_num_groups=min(16, width // 4),
+            cross_attention_dim=AUDIO + TIMES,
+            num_attention_heads=heads,
+            motion_num_attention_heads=heads,
+            motion_max_seq_length=32,
+        )
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = t * torch.arccos(torch.tensor(LAST_ALPHA, device=t.device))
+        return torch.cos(angle), torch.sin(angle)
+
+    def network(self, stacked: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        each = tokens.repeat_interleave(stacked.shape[2], dim=0)  # every latent frame attends to all tokens
+        output: Tensor = self.denoiser(stacked, t * 1000, each, return_dict=False)[0]
+        return output
+
+    def variance(self) -> Tensor:
+        """`[1, C, 1, 1, 1]`, of the latents: the codec scales its components to the square root of their spread."""
+        scale = self.codec.scale
+        return (scale.square() / scale.square().mean()).view(1, -1, 1, 1, 1)
+
+    def seen(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        variance = self.variance()
+        return x_t * alpha * variance / (alpha**2 * variance + sigma**2)
+
+    def prediction(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """(x_t - α·clean)/σ for clean = seen + output·σ·√(variance/total), without a division by σ."""
+        alpha, sigma = self.alpha_sigma(t)
+        variance = self.variance()
+        total = alpha**2 * variance + sigma**2  # of x_t
+        return x_t * sigma / total - alpha * output * (variance / total).sqrt()
+
+    def blocks(self) -> list[Block]:
+        """Of the spatial transformers, which alone attend to sound."""
+        found = []
+        levels = [(block, 2**level) for level, block in enumerate(self.denoiser.down_blocks)]
+        levels += [(self.denoiser.mid_block, 2 ** (len(self.denoiser.down_blocks) - 1))]
+        levels += [(block, 2**level) for level, block in enumerate(reversed(self.denoiser.up_blocks))][::-1]
+        for level, stride in levels:
+            for transformer in getattr(level, "attentions", None) or ():
+                for block in transformer.transformer_blocks:
+                    width, heads = block.attn2.to_q.in_features, block.attn2.heads
+                    found.append(Block(block.norm2, block.attn2, block.ff, width, heads, stride))
+        return found
