@@ -1,4 +1,7 @@
-"""LoRA adapters through peft. The policy is the base with adapters on, the reference the same base with them off."""
+"""Adapters: LoRA through peft, or an insert, a module of a method's own (`halign_bench.inserts`).
+
+The policy is the base with adapters on, the reference the same base with them off.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.errors import RequestError
+from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
 
 if TYPE_CHECKING:
     import torch
 
+    from halign_bench.backbone import Backbone, Condition
+    from halign_bench.method import Stage
+
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks for
+INSERT_WEIGHTS = "insert.safetensors"
 
 
 def _tuner_layers(module: torch.nn.Module) -> list[Any]:
@@ -26,7 +34,11 @@ def _tuner_layers(module: torch.nn.Module) -> list[Any]:
 
 
 def attached(module: torch.nn.Module) -> tuple[str, ...]:
-    """Names of the adapters attached to `module`, in the order in which they came."""
+    """Names of the adapters attached to `module`: first the LoRAs, then the inserts, each in the order they came in."""
+    return (*_loras(module), *inserts(module))
+
+
+def _loras(module: torch.nn.Module) -> tuple[str, ...]:
     return tuple(getattr(module, "peft_config", None) or ())
 
 
@@ -43,7 +55,7 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     unknown = [name for name in names if name not in attached(module)]
     if unknown:
         raise ValueError(f"no adapter {', '.join(unknown)} on this model; attached: {', '.join(attached(module))}")
-    layers = _tuner_layers(module)
+    layers, loras = _tuner_layers(module), [name for name in names if name in _loras(module)]
     # Layers may differ: an adapter need not target every layer that another one does.
     before = [(list(layer.active_adapters), bool(layer.disable_adapters)) for layer in layers]
     trains = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
@@ -58,13 +70,30 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
 
     try:
         for layer, (_, _disabled) in zip(layers, before, strict=True):
-            switch(layer, list(names), not names)
+            switch(layer, loras, not loras)
         restore_trains()
-        yield
+        with active_inserts(module, [name for name in names if name in inserts(module)]):
+            yield
     finally:
         for layer, (active, disabled) in zip(layers, before, strict=True):
             switch(layer, active, disabled)
         restore_trains()
+
+
+def attach(
+    backbone: Backbone, stage: Stage, condition: Condition, rank: int, alpha: float, seed: int
+) -> list[torch.nn.Parameter]:
+    """Attaches what `stage` trains, not active, and returns its parameters, the only ones left trainable.
+
+    condition  of any clips: an insert learns shapes from it
+    Raises RequestError where the backbone has no place for it.
+    """
+    module = backbone.denoiser
+    if stage.insert is None:
+        return attach_lora(module, stage.adapter, backbone.lora_targets, rank, alpha, seed)
+    if not (blocks := backbone.blocks()):
+        raise RequestError(f"{stage.adapter} goes into the blocks of a network, and {backbone.name} states none")
+    return attach_insert(module, stage.adapter, stage.insert, blocks, condition, seed)
 
 
 def attach_lora(
@@ -81,6 +110,8 @@ def attach_lora(
     if name in attached(module):
         raise ValueError(f"an adapter {name} is attached already")
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=list(targets), init_lora_weights=True)
+    if inserts(module):
+        config.exclude_modules = rf"{HOLDER}\..*"  # their layers may be named alike
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         module._hf_peft_config_loaded = True  # type: ignore[assignment]  # diffusers' mark: its own methods look at it
@@ -88,6 +119,7 @@ def attach_lora(
             inject_adapter_in_model(config, module, name)
         except ValueError as problem:
             raise RequestError(f"the backbone has no layers named like {', '.join(targets)}: {problem}") from problem
+    module.peft_config[name].exclude_modules = None  # type: ignore[union-attr, index]  # no property of the LoRA
     module.requires_grad_(False)
     parameters = adapter_parameters(module, name)
     generator = torch.Generator().manual_seed(seed)
@@ -107,6 +139,8 @@ def attach_lora(
 
 def adapter_parameters(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
     """The parameters of one adapter by their full name, in the model's order."""
+    if name in inserts(module):
+        return {key: p for key, p in module.named_parameters() if key.startswith(f"{HOLDER}.{name}.")}
     own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
     return {key: p for key, p in module.named_parameters() if own.search(key)}
 
@@ -115,7 +149,9 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
     """Takes adapters off again (all of them by default); what is left is the model as it was."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    gone = attached(module) if names is None else tuple(names)
+    wanted = attached(module) if names is None else tuple(names)
+    remove_inserts(module, [name for name in wanted if name in inserts(module)])
+    gone = [name for name in wanted if name in _loras(module)]
     for layer in _tuner_layers(module):
         trains = [(p, p.requires_grad) for p in layer.parameters()]
         layer.set_adapter([name for name in layer.active_adapters if name not in gone])
@@ -124,8 +160,8 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
         for parameter, flag in trains:
             parameter.requires_grad_(flag)
     for name in gone:
-        module.peft_config.pop(name, None)  # type: ignore[union-attr, operator]
-    if gone and not attached(module):
+        module.peft_config.pop(name)  # type: ignore[union-attr, operator]
+    if gone and not _loras(module):
         for parent in list(module.modules()):
             for child_name, child in list(parent.named_children()):
                 if isinstance(child, BaseTunerLayer):
@@ -135,10 +171,11 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
 
 
 def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:
-    """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each adapter, loadable by diffusers.
+    """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each LoRA, loadable by diffusers.
 
     `transformer.load_lora_adapter("folder/NAME", prefix=None, use_safetensors=True)` reads it; the keys
-    are peft's, the LoRA's rank and alpha are in the file's metadata. Appears at once or not at all.
+    are peft's, the LoRA's rank and alpha are in the file's metadata. An insert is `folder/NAME/insert.safetensors`,
+    its module's own names and weights. The folder appears at once or not at all.
     """
     import json
 
@@ -150,6 +187,10 @@ def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -
     shutil.rmtree(partial, ignore_errors=True)
     for name in names:
         (partial / name).mkdir(parents=True)
+        if name in inserts(module):
+            weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
+            save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
+            continue
         config = module.peft_config[name].to_dict()  # type: ignore[union-attr, index, operator]
         config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]
@@ -160,37 +201,81 @@ def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -
     partial.rename(folder)
 
 
-def load_adapters(module: torch.nn.Module, folder: Path) -> list[str]:
+def load_adapters(
+    module: torch.nn.Module, folder: Path, attach_named: Callable[[str], object] | None = None
+) -> list[str]:
     """Attaches, frozen and not active, every adapter that `save_adapters` wrote to `folder`; returns their names.
 
+    attach_named  attaches the insert of a name, of whose module the file holds the weights alone
     Raises RequestError naming the file when one is missing, damaged or made for another model.
     """
+    files = sorted((*folder.glob(f"*/{WEIGHTS}"), *folder.glob(f"*/{INSERT_WEIGHTS}")))
+    if not files:
+        raise RequestError(
+            f"{folder}: no adapters in this folder ({WEIGHTS} or {INSERT_WEIGHTS} expected in a sub-folder for each)"
+        )
+    for file in files:
+        if file.name == WEIGHTS:
+            _load_lora(module, file)
+        elif attach_named is None:
+            raise RequestError(f"{file}: the weights of a method's own module, which only that method can attach")
+        else:
+            _load_insert(module, file, attach_named)
+    return [file.parent.name for file in files]
+
+
+def _load_lora(module: torch.nn.Module, file: Path) -> None:
     import json
 
     from peft import set_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob(f"*/{WEIGHTS}"))
-    if not files:
-        raise RequestError(f"{folder}: no adapters in this folder ({WEIGHTS} expected in a sub-folder for each)")
-    for file in files:
-        name = file.parent.name
-        try:
-            with safe_open(str(file), framework="pt") as stored:
-                config = json.loads(stored.metadata()["lora_adapter_metadata"])
-                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
-            raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
-        attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
-        expected = {key: tuple(p.shape) for key, p in adapter_parameters(module, name).items()}
-        found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
-        if expected != found:
-            remove_adapters(module, [name])
-            raise RequestError(f"{file}: these LoRA weights belong to another backbone")
-        set_peft_model_state_dict(module, state, adapter_name=name)
-        for parameter in adapter_parameters(module, name).values():
+    name = file.parent.name
+    try:
+        with safe_open(str(file), framework="pt") as stored:
+            config = json.loads(stored.metadata()["lora_adapter_metadata"])
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
+        raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
+    attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
+    found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
+    if _shapes(adapter_parameters(module, name)) != found:
+        remove_adapters(module, [name])
+        raise RequestError(f"{file}: these LoRA weights belong to another backbone")
+    set_peft_model_state_dict(module, state, adapter_name=name)
+    for parameter in adapter_parameters(module, name).values():
+        parameter.requires_grad_(False)
+
+
+def _load_insert(module: torch.nn.Module, file: Path, attach_named: Callable[[str], object]) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    name = file.parent.name
+    try:
+        state = load_file(str(file))
+    except (SafetensorError, OSError, ValueError) as problem:
+        raise RequestError(f"{file}: not a readable file ({problem}); train the method again") from problem
+    attach_named(name)
+    own = _insert_parameters(module, name)
+    if _shapes(own) != _shapes(state):
+        remove_adapters(module, [name])
+        raise RequestError(f"{file}: these weights belong to another backbone")
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(state[key])
             parameter.requires_grad_(False)
-    return [file.parent.name for file in files]
+
+
+def _insert_parameters(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """By the names that they have in the insert itself."""
+    found = adapter_parameters(module, name)
+    return {key.removeprefix(f"{HOLDER}.{name}."): parameter for key, parameter in found.items()}
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
 def _with_name(key: str, name: str) -> str:
@@ -200,6 +285,6 @@ def _with_name(key: str, name: str) -> str:
 
 
 __all__ = [
-    "active_adapters", "adapter_parameters", "attach_lora", "attached", "load_adapters", "remove_adapters",
+    "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "load_adapters", "remove_adapters",
     "save_adapters",
 ]

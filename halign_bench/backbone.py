@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from halign_bench.inserts import Block
+
 Condition = dict[str, "torch.Tensor"]
-"""Batched tensors by name (reference, skeleton, audio, …), batch first. What is absent is zero."""
+"""Batched tensors by name, batch first; what is absent is zero. Names that methods know:
+
+reference, skeleton  at the latents' own rate
+audio                `[B, T, F]`, features of each video frame
+skeleton_frames      `[B, T, C, H, W]`, the skeleton of each video frame, drawn and encoded on its own; optional
+"""
 
 Denoiser = Callable[["torch.Tensor", "torch.Tensor", Condition], "torch.Tensor"]
 """(x_t `[B, C, T, H, W]`, t `[B]` in [0, 1], condition) -> prediction like x_t. t = 1 is pure noise."""
@@ -84,13 +91,19 @@ class Backbone:
         """(C, T, H, W) of one latent."""
         raise NotImplementedError
 
+    def blocks(self) -> Sequence[Block]:
+        """Where a method's own module can add to what the network computes; none by default."""
+        return ()
+
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """The network once, in this backbone's parameterisation, with whatever adapters are active."""
+        """The network once, in this backbone's parameterisation, with whatever LoRAs are active."""
         raise NotImplementedError
 
     def denoise(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         """`predict` in the working precision, as policy and reference, training and sampling alike call it."""
-        with self.autocast():
+        from halign_bench.inserts import running
+
+        with self.autocast(), running(self.denoiser, self.blocks, x_t, condition):
             return self.predict(x_t, t, condition)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -119,7 +132,7 @@ class Backbone:
         alpha, sigma = (w.view(-1, *[1] * (x0.ndim - 1)) for w in self.alpha_sigma(t))
         return alpha * noise - sigma * x0
 
-    # Adapters, by peft: the reference is these same weights with every adapter off.
+    # Adapters: the reference is these same weights with every adapter off.
 
     def adapters(self, active: Sequence[str]) -> AbstractContextManager[None]:
         """Within the context exactly these adapters are active; none of them means the reference."""

@@ -1,4 +1,4 @@
-"""What a loss sees: clips as noised latents, alone or in preference pairs, and the error of a prediction."""
+"""What a loss sees: clips as noised latents, alone, in preference pairs or on the policy's own path to them."""
 
 from __future__ import annotations
 
@@ -128,4 +128,46 @@ class PairBatch:
         )
 
 
-__all__ = ["ClipBatch", "PairBatch", "epsilon_weight", "error", "form_weight", "half_ties"]
+@dataclass(frozen=True)
+class Trajectory:
+    """How the policy came from noise to B samples in S steps.
+
+    x         `[B, S + 1, C, T, H, W]`, from the noise to the sample that is decoded and scored
+    t         `[S + 1]`, the noise levels of these, from 1 to 0
+    log_prob  `[B, K]` of the first K ≤ S steps under the policy that took them: those that are learnt from
+    """
+
+    x: torch.Tensor
+    t: torch.Tensor
+    log_prob: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch(ClipBatch):
+    """Single steps on the way to samples that the policy drew a short while ago, and how these scored.
+
+    As a ClipBatch it is these samples, the noise they began as, and t: the level at which the step starts.
+
+    x_t       like x0, where the step starts
+    x_next    like x0, where it led
+    t_next    `[B]`, the level there
+    log_prob  `[B]`, of this step under the policy that took it
+    rewards   `[B, G, criteria]`, the annotator's scores of the G samples of the same prompt; NaN where it gave none
+    place     `[B]` in [0, G), which of these the step's own sample is
+    """
+
+    x_t: torch.Tensor
+    x_next: torch.Tensor
+    t_next: torch.Tensor
+    log_prob: torch.Tensor
+    rewards: torch.Tensor
+    place: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> StepBatch:
+        own = ("x_t", "x_next", "t_next", "log_prob", "rewards", "place")
+        return StepBatch(**vars(super().__getitem__(rows)), **{name: getattr(self, name)[rows] for name in own})
+
+
+__all__ = [
+    "ClipBatch", "PairBatch", "StepBatch", "Trajectory", "epsilon_weight", "error", "form_weight", "half_ties",
+]

@@ -22,6 +22,8 @@ class State:
     step: int = 0  # done in this stage
     steps: int = 0
     samples: int = 0
+    sampled: int = 0
+    passes: int = 0
     seconds: float = 0.0
     peak: int = 0
 

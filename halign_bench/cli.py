@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from halign_bench import __version__, registry
+from halign_bench.analysis.commands import app as analyze
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
@@ -41,6 +42,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 )
 
 
+app.add_typer(analyze, name="analyze")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 

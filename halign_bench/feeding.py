@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
 
     from halign_bench.method import Stage
     from halign_bench.preferences import Examples, Pairs, PreferenceSet
+
+
+def visited(count: int, size: int, step: int, key: Sequence[object]) -> list[int]:
+    """Which of `count` rows batch `step` of `size` rows takes: all of them once each epoch, in an order of its own."""
+    import torch
+
+    chosen: list[int] = []
+    epoch, order = -1, None
+    for position in range(step * size, (step + 1) * size):
+        if position // count != epoch:
+            epoch = position // count
+            generator = torch.Generator().manual_seed(derived_seed("order", *key, epoch))
+            order = torch.randperm(count, generator=generator)
+        assert order is not None
+        chosen.append(int(order[position % count]))
+    return chosen
 
 
 class Feed:
@@ -43,19 +60,15 @@ class Feed:
 
     def chosen(self, step: int) -> list[int]:
         """Positions in `rows` of batch `step`."""
-        import torch
+        return visited(len(self.rows), self.size, step, self.key)
 
-        count = len(self.rows)
-        chosen: list[int] = []
-        epoch, order = -1, None
-        for position in range(step * self.size, (step + 1) * self.size):
-            if position // count != epoch:
-                epoch = position // count
-                generator = torch.Generator().manual_seed(derived_seed("order", *self.key, epoch))
-                order = torch.randperm(count, generator=generator)
-            assert order is not None
-            chosen.append(int(order[position % count]))
-        return chosen
+    def resumable(self, step: int) -> bool:
+        """Whether a training that was stopped before this step can go on from it: here always."""
+        return True
+
+    def news(self, step: int) -> dict[str, Any]:
+        """What there is to log of this step's batch besides the loss: here nothing."""
+        return {}
 
     def batch(self, step: int) -> ClipBatch | PairBatch:
         import torch
@@ -91,4 +104,4 @@ class Feed:
         )
 
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "visited"]

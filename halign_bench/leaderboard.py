@@ -309,6 +309,7 @@ def _cost(done: Sequence[Record]) -> dict[str, float | None]:
         "score_seconds": mean(lambda r: r.timings.score),
         "trained_parameters": mean(lambda r: r.training.trained_parameters if r.training else None),
         "samples_seen": mean(lambda r: r.training.samples_seen if r.training else None),
+        "samples_sampled": mean(lambda r: r.training.samples_sampled if r.training else None),
         "peak_memory_bytes": mean(lambda r: r.training.peak_memory_bytes if r.training else None),
     }
 

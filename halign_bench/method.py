@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import torch
 
-    from halign_bench.backbone import Backbone, Denoiser
-    from halign_bench.batch import ClipBatch, PairBatch
+    from halign_bench.backbone import Backbone, Condition, Denoiser
+    from halign_bench.batch import ClipBatch, PairBatch, Trajectory
+    from halign_bench.inserts import Insert
 
-DataKind = Literal["none", "pairs", "winners", "candidates", "clips"]
+DataKind = Literal["none", "pairs", "winners", "candidates", "clips", "online"]
 """pairs: best against worst of a prompt; winners: the best alone; candidates: every scored sample of the
-base with its score as a reward; clips: the prompts' real clips."""
+base with its score as a reward; clips: the prompts' real clips; online: steps of the policy's own fresh samples,
+scored by the track's annotator as they come."""
 
 
 class Config(BaseModel):
@@ -26,16 +28,36 @@ class Config(BaseModel):
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """How much an online stage samples before it goes on learning.
+
+    prompts     training prompts of one rollout
+    group       samples of each
+    steps       of each sample that are learnt from: the K of `Trajectory.log_prob`
+    updates     optimiser steps that one rollout serves; None is as many as it has steps for, each used once
+    same_start  whether samples of the same prompt begin as the same noise
+    """
+
+    prompts: int
+    group: int
+    steps: int
+    updates: int | None = None
+    same_start: bool = False
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stretch of training.
 
-    adapter    name of the LoRA that trains; everything else is frozen
+    adapter    name of the adapter that trains; everything else is frozen
     data       what it learns from
     criterion  "motion", "fidelity" or "overall": whose labels are used; for pairs also several joined by "+",
-               which is the union of their pairs
+               which is the union of their pairs; online those of all of them, and "overall" is every one there is
     interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
     share      of the method's training budget
     limit      winners only: the best so many by score; None is all. Fewer than asked for is a RequestError
+    insert     what the adapter is: a module of the method's own; None is a LoRA
+    rollout    online only, and needed there: how it samples. Its samples pass all t, so the interval is (0, 1)
     """
 
     adapter: str
@@ -44,6 +66,8 @@ class Stage:
     interval: tuple[float, float] = (0.0, 1.0)
     share: float = 1.0
     limit: int | None = None
+    insert: Insert | None = None
+    rollout: Rollout | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,8 @@ def row(name: str, changed: Mapping[str, object]) -> str:
     """What a method with these numbers, all else at its defaults, is called in a table: "ipa[beta=200,winners=32]"."""
 
     def plain(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
     settings = ",".join(f"{key}={plain(changed[key])}" for key in sorted(changed))
@@ -143,8 +169,21 @@ class AlignmentMethod:
         """How sampling spends the protocol's NFE. Empty: even steps, the protocol's guidance throughout."""
         return ()
 
+    def rollout(
+        self, stage: Stage, policy: Denoiser, noise: Callable[[int], torch.Tensor], condition: Condition,
+        backbone: Backbone,
+    ) -> Trajectory:
+        """Online stages: samples from the policy, without gradients, and keeps of the way what the loss needs.
+
+        noise(k) is standard normal `[B, C, T, H, W]`, the k-th that these samples use; noise(0) is where they start.
+        """
+        raise NotImplementedError
+
     def loss(
         self, stage: Stage, policy: Denoiser, reference: Denoiser, batch: ClipBatch | PairBatch, backbone: Backbone
     ) -> LossOutput:
-        """Per-sample loss `[B]` of one batch. `reference` is the base and never carries gradients."""
+        """Per-sample loss `[B]` of one batch, a `StepBatch` where the stage is online.
+
+        `reference` is the base and never carries gradients.
+        """
         raise NotImplementedError

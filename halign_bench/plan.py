@@ -113,16 +113,23 @@ def plan(request: RunRequest) -> Plan:
     seeds = tuple(dict.fromkeys(request.seeds))
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")
-    track: Any = registry.get("track", request.track)
+    check_data(request.track, request.data)
     registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
-    if track.needs_data and request.data is None:
-        raise RequestError(f"--track {request.track} reads clips from a folder: say which with --data DIR")
-    if request.data is not None and not track.needs_data:
-        raise RequestError(f"--data {request.data}: --track {request.track} makes its own clips; leave --data out")
     variants = _variants(request)
     _check_segments(variants)
     # Seed by seed: an interrupted run has comparable rows as early as possible.
     return Plan(profile, tuple(Cell(variant, seed) for seed in seeds for variant in variants))
+
+
+def check_data(track_name: str, data: Path | None) -> None:
+    """A track that reads a folder is given one, and no other is. Raises `RequestError` or `PluginError`."""
+    from halign_bench import registry
+
+    track: Any = registry.get("track", track_name)
+    if track.needs_data and data is None:
+        raise RequestError(f"--track {track_name} reads clips from a folder: say which with --data DIR")
+    if data is not None and not track.needs_data:
+        raise RequestError(f"--data {data}: --track {track_name} makes its own clips; leave --data out")
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:
@@ -232,4 +239,6 @@ def _hint(word: str, known: Any) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-__all__ = ["ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_nfe", "plan", "variant_named"]
+__all__ = [
+    "ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_data", "check_nfe", "plan", "variant_named",
+]

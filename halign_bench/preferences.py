@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition
     from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
 
-FORMAT = "halign-bench/preferences/1"
+FORMAT = "halign-bench/preferences/2"
 OVERALL = "overall"
 
 
@@ -94,6 +94,8 @@ class PreferenceSet:
     hand_mask        `[P, 1, T, H, W]` in [0, 1], or None when no clip has a skeleton
     scores           `[P, K, len(criteria)]`, higher is better, NaN where the annotator could not tell
     n_train          prompts [0, n_train) are trained on, the rest is held out
+    annotate         (prompt, uint8 videos `[B, T, H, W, 3]`) -> `[B, len(criteria)]`, new samples scored as the
+                     candidates were; None where the set comes without its annotator
     """
 
     ids: list[str]
@@ -108,6 +110,22 @@ class PreferenceSet:
     min_margin: float
     provenance: dict[str, Any] = field(default_factory=dict)
     reference: dict[Any, Any] = field(default_factory=dict, repr=False)  # errors of the base, measured once a process
+    annotate: Callable[[int, np.ndarray], np.ndarray] | None = field(default=None, repr=False)
+
+    def named(self, criterion: str) -> tuple[str, ...]:
+        """The annotator's criteria that "motion", "motion+fidelity" or "overall" (all there are) stand for.
+
+        Raises RequestError for one that this track's annotator does not give.
+        """
+        names = self.criteria if criterion == OVERALL else tuple(criterion.split("+"))
+        for name in names:
+            self._check(name)
+        return names
+
+    def _check(self, criterion: str) -> None:
+        if criterion not in self.criteria:
+            known = ", ".join((*self.criteria, OVERALL))
+            raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
 
     def standardised(self, criterion: str) -> np.ndarray:
         """`[P, K]`: scores in standard deviations from the mean of all training candidates."""
@@ -115,9 +133,7 @@ class PreferenceSet:
 
         if criterion == OVERALL:
             return np.mean([self.standardised(name) for name in self.criteria], axis=0)
-        if criterion not in self.criteria:
-            known = ", ".join((*self.criteria, OVERALL))
-            raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
+        self._check(criterion)
         scores = self.scores[..., self.criteria.index(criterion)]
         train = scores[: self.n_train]
         train = train[np.isfinite(train)]
@@ -288,7 +304,9 @@ def collect(
         done += len(prompts) * spec.candidates
         if progress is not None:
             progress(done, total)
-    return _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
+    data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
+    data.annotate = lambda prompt, videos: _scores(annotator, videos, [track.clip("prompts", prompt)] * len(videos))
+    return data
 
 
 def _annotator(track: Track) -> Annotator:
@@ -315,13 +333,12 @@ def _sample_chunk(
         # A name of its own for each candidate, common to everything that samples with this spec's seed.
         noise = initial_noise(backbone, [f"{clip.id}#candidate{candidate}" for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
-        given = [annotator(video, clip) for video, clip in zip(backbone.decode(made), clips, strict=True)]
         latents.append(made.float().cpu())
-        scores.append([[float(row[name]) for name in annotator.criteria] for row in given])
+        scores.append(_scores(annotator, backbone.decode(made), clips))
     tensors = {
         "latents": torch.stack(latents, dim=1),
         "real": backbone.encode(np.stack([clip.video for clip in clips])).float().cpu(),
-        "scores": torch.tensor(scores, dtype=torch.float64).transpose(0, 1).contiguous(),
+        "scores": torch.from_numpy(np.stack(scores, axis=1)),
         **{f"condition.{name}": value.cpu().contiguous() for name, value in condition.items()},
     }
     layouts: list[SkeletonLayout | None] = [clip.layout for clip in clips]
@@ -332,6 +349,14 @@ def _sample_chunk(
         "ids": [clip.id for clip in clips],
         "identities": [clip.identity for clip in clips],
     }
+
+
+def _scores(annotator: Annotator, videos: np.ndarray, targets: Sequence[Clip]) -> np.ndarray:
+    """`[B, criteria]`, fp64, of each video against its target."""
+    import numpy as np
+
+    given = [annotator(video, target) for video, target in zip(videos, targets, strict=True)]
+    return np.array([[row[name] for name in annotator.criteria] for row in given], dtype=np.float64)
 
 
 def _assemble(

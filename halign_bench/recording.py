@@ -52,6 +52,8 @@ def make_record(
         ),
         training=Training(
             samples_seen=sum(result.samples_seen for result in trained), steps=sum(r.steps for r in trained),
+            samples_sampled=sum(r.samples_sampled for r in trained),
+            sampling_passes=sum(r.sampling_passes for r in trained),
             trained_parameters=sum(r.trained_parameters for r in trained),
             peak_memory_bytes=max(peaks, default=None),
         ) if trained else None,

@@ -110,6 +110,8 @@ class Training(_Part):
     """Cost of training alone; evaluation is not charged to it."""
 
     samples_seen: Count
+    samples_sampled: Count = Field(default=0, description="drawn and scored to learn from, beside the budget")
+    sampling_passes: Count = Field(default=0, description="samples through the network, without gradients, for these")
     steps: Count
     trained_parameters: Count
     peak_memory_bytes: Count | None = None

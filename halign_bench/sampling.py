@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -109,6 +109,15 @@ def _cost(guidance: float) -> int:
     return 1 if guidance == 1.0 else 2
 
 
+def check_start(backbone: Backbone) -> None:
+    """Raises RequestError where t = 1 tells the backbone nothing of the clean latent that it could begin with."""
+    import torch
+
+    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
+    if backbone.parameterisation == "epsilon" and alpha <= 0:
+        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
+
+
 def sample(
     backbone: Backbone,
     condition: Condition,
@@ -134,30 +143,35 @@ def sample(
     import torch
 
     steps = path(nfe, guidance, segments, shift)
-    alpha = float(backbone.alpha_sigma(torch.ones(1))[0])
-    if backbone.parameterisation == "epsilon" and alpha <= 0:
-        raise RequestError(f"backbone {backbone.name}: an epsilon model cannot start from pure noise (alpha(1) = 0)")
     size = len(noise) if batch_size is None else batch_size
     done: list[torch.Tensor] = []
     with torch.no_grad():
         for start in range(0, len(noise), size):
             part = {name: value[start : start + size] for name, value in condition.items()}
-            done.append(_integrate(backbone, part, noise[start : start + size], steps, active))
+            x = noise[start : start + size]
+            for _, after in walk(backbone, part, x, steps, active):
+                x = after
+            done.append(x)
             if progress is not None:
                 progress(min(start + size, len(noise)), len(noise))
     return torch.cat(done) if done else noise.clone()
 
 
-def _integrate(
+def walk(
     backbone: Backbone,
     condition: Condition,
-    noise: torch.Tensor,
+    x: torch.Tensor,
     steps: Sequence[Step],
-    active: Callable[[float], Sequence[str]] | None,
-) -> torch.Tensor:
+    active: Callable[[float], Sequence[str]] | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """After each step (the guided prediction it was made with, the x it led to), from `x` at the first step's level.
+
+    To be used without gradients; `active` as in `sample`. Raises RequestError for a model that cannot start from noise.
+    """
     import torch
 
-    x = noise.float()
+    check_start(backbone)
+    x = x.float()
     unconditional = backbone.unconditional(condition) if any(step.cost == 2 for step in steps) else {}
     for step in steps:
         t = torch.full((len(x),), step.now, device=x.device)
@@ -166,12 +180,15 @@ def _integrate(
             if step.cost == 2:
                 empty = backbone.denoise(x, t, unconditional).float()
                 prediction = empty + step.guidance * (prediction - empty)
-        x = _step(backbone, x, prediction, step.now, step.after)
-    return x
+        x = advance(backbone, x, prediction, step.now, step.after)
+        yield prediction, x
 
 
-def _step(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: float, after: float) -> torch.Tensor:
-    """Euler for a velocity; deterministic DDIM (arXiv 2010.02502, eq. 12 with sigma = 0) for epsilon and v."""
+def advance(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: float, after: float) -> torch.Tensor:
+    """Euler for a velocity; deterministic DDIM (arXiv 2010.02502, eq. 12 with sigma = 0) for epsilon and v.
+
+    From any `now` to `after` = 0 in one step it is the clean estimate that `prediction` amounts to.
+    """
     import torch
 
     if backbone.parameterisation == "flow":
@@ -185,4 +202,7 @@ def _step(backbone: Backbone, x: torch.Tensor, prediction: torch.Tensor, now: fl
     return alpha_after * clean + sigma_after * noise
 
 
-__all__ = ["Progress", "Step", "derived_seed", "initial_noise", "path", "sample", "timesteps"]
+__all__ = [
+    "Progress", "Step", "advance", "check_start", "derived_seed", "initial_noise", "path", "sample", "timesteps",
+    "walk",
+]

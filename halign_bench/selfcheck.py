@@ -90,7 +90,7 @@ class SelfCheck:
             other = "the reference" if self.from_reference else "the stages before it"
             self._fail(
                 f"before its first update the policy differs from {other} by {difference:.2%} of the prediction; "
-                "a new adapter must change nothing (B = 0), and the model must be deterministic"
+                "a new adapter must change nothing (its last layer is 0), and the model must be deterministic"
             )
 
     def loss_depends_on_the_adapter(self, output: LossOutput) -> None:

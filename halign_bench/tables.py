@@ -126,9 +126,12 @@ def _cost_blocks(board: Leaderboard, width: int) -> list[Block]:
         "sample s": [number(row.cost["sample_seconds"]) for row in board.rows],
         "params": [_count(row.cost["trained_parameters"]) for row in board.rows],
         "samples": [_count(row.cost["samples_seen"]) for row in board.rows],
+        "sampled": [_count(row.cost["samples_sampled"]) for row in board.rows],
         "memory MB": [megabytes(row) for row in board.rows],
         "s/s": [number(_speed(board, row, board.main_nfe)) for row in board.rows],
     }
+    if not any(row.cost["samples_sampled"] for row in board.rows):
+        del columns["sampled"]  # no method of the table learns online
     lead = ["method"], [[row.method] for row in board.rows]
     title = "Cost: means over seeds; s/s is seconds of sampling per generated second"
     return _packed(title, lead, [[header, *texts] for header, texts in columns.items()], width)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import torch
 
     from halign_bench.backbone import Backbone, Condition
+    from halign_bench.feeding import Feed
     from halign_bench.method import AlignmentMethod, Stage
+    from halign_bench.online import OnlineFeed
     from halign_bench.preferences import PreferenceSet
 
 BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
@@ -38,7 +40,8 @@ class TrainingSpec(BaseModel):
     """The numbers held equal for every method.
 
     The budget counts samples that pass the policy with gradients: a pair is two, the reference's own
-    pass is free. Constant learning rate after a linear warm-up, AdamW, gradients clipped by norm.
+    pass is free, and samples that an online method draws to learn from are counted beside it. Constant
+    learning rate after a linear warm-up, AdamW, gradients clipped by norm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +61,9 @@ class TrainingResult(BaseModel):
     """What came of a training; the record of its cell carries it.
 
     samples_seen       through the policy with gradients
-    seconds            spent training, over all resumed runs, without sampling and scoring
+    samples_sampled    drawn from the policy and scored to learn from (online methods), beside the budget
+    sampling_passes    samples through the network, without gradients, for that
+    seconds            spent training, over all resumed runs, with what is sampled to learn from and without evaluation
     peak_memory_bytes  CUDA: most allocated; CPU: largest resident size of the process, seen between the
                        forward and the backward pass of each step
     heldout            implicit accuracy by criterion after training; empty where there are no held-out pairs
@@ -70,6 +75,8 @@ class TrainingResult(BaseModel):
     status: Literal["done", "diverged"]
     error: str | None = None
     samples_seen: int = 0
+    samples_sampled: int = 0
+    sampling_passes: int = 0
     steps: int = 0
     trained_parameters: int = 0
     seconds: float = 0.0
@@ -102,7 +109,8 @@ def train(
     earlier             noise level -> adapters of methods that this one is trained on top of; they must be
                         attached, stay on, and are frozen. All others are taken off the backbone first
     progress            told (samples, budget) after each step; it may raise to stop here, resumably
-    checkpoint_seconds  how much work a kill may cost; no effect on the result
+    checkpoint_seconds  how much work a kill may cost; no effect on the result. Online stages lose a rollout more:
+                        they go on from the start of one, after an interrupt too
     warn                told each sign of trouble, in a sentence, when it is first seen
 
     Raises RequestError where the data gives nothing to learn from, SelfCheckFailed where the training is
@@ -129,6 +137,7 @@ class _Training:
         self.state = State()
         self.optimizer: Any = None
         self.check: SelfCheck | None = None  # of the stage that trains
+        self.feed: Feed | OnlineFeed | None = None  # likewise
         self.whole = True  # False while an optimiser step is half done: no state to keep
         self.workdir, self.adapters_dir = workdir, workdir / "adapters"
         self.files = Checkpoints(workdir, self._fingerprint())
@@ -216,7 +225,8 @@ class _Training:
 
         count = sum(p.numel() for n in self._own() for p in adapter_parameters(self.backbone.denoiser, n).values())
         return {
-            "samples_seen": self.state.samples, "steps": self.state.steps, "trained_parameters": count,
+            "samples_seen": self.state.samples, "samples_sampled": self.state.sampled,
+            "sampling_passes": self.state.passes, "steps": self.state.steps, "trained_parameters": count,
             "seconds": self.state.seconds, "peak_memory_bytes": self.state.peak or None,
             "log_path": self.files.log_path, "warnings": self.warnings,
         }
@@ -235,11 +245,8 @@ class _Training:
     def _train_stage(self, index: int, saved: dict[str, Any] | None) -> None:
         import torch
 
-        from halign_bench.feeding import Feed
-
         stage, self.optimizer, self.check = self.stages[index], None, None
-        assert self.data is not None
-        feed = Feed(self.data, stage, index, self.spec.batch_size, self.seed, self.backbone.device)
+        feed = self.feed = self._feed(index)
         parameters = self._attach(index)
         self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.lr, weight_decay=self.spec.weight_decay)
         if saved is not None:
@@ -249,7 +256,9 @@ class _Training:
         active, below = self._active(stage)
         check = self.check = SelfCheck(self.method, stage, self.backbone, active, below, self.plan[index])
         if self.state.step == 0:
+            started = time.monotonic()
             check.adapter_starts_as_nothing(feed.batch(0))
+            self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
         # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
         with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
@@ -264,24 +273,41 @@ class _Training:
                         self.warnings.append(sign)
                         if self.warn is not None:
                             self.warn(sign.text)
-                    if time.monotonic() - last_checkpoint >= self.checkpoint_seconds:
+                    due = time.monotonic() - last_checkpoint >= self.checkpoint_seconds
+                    if due and feed.resumable(self.state.step):
                         check.reference_has_not_moved()  # what resumes from here could not tell any more
                         self._write_checkpoint()
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
 
+    def _feed(self, index: int) -> Feed | OnlineFeed:
+        import torch
+
+        from halign_bench.feeding import Feed
+        from halign_bench.online import OnlineFeed
+
+        assert self.data is not None
+        stage, size = self.stages[index], self.spec.batch_size
+        if stage.data != "online":
+            return Feed(self.data, stage, index, size, self.seed, self.backbone.device)
+
+        def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+            with torch.no_grad(), self.backbone.adapters(self._active(stage)[0]):
+                return self.backbone.denoise(x_t, t, condition)
+
+        return OnlineFeed(
+            self.method, self.data, stage, index, size, self.seed, self.backbone, policy, self.accelerator
+        )
+
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
         """Attaches the adapters of all stages up to this one; the parameters of this one's, which alone train."""
-        from halign_bench.adapters import adapter_parameters, attach_lora, attached
+        from halign_bench.adapters import adapter_parameters, attached
 
-        module, spec = self.backbone.denoiser, self.spec
+        module = self.backbone.denoiser
         for stage in self.stages[: index + 1]:
             if stage.adapter not in attached(module):
-                alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
-                # By place, not by name: methods start from the same weights, and stacked adapters from others.
-                init = derived_seed("lora", self.seed, len(attached(module)))
-                attach_lora(module, stage.adapter, self.backbone.lora_targets, spec.rank, alpha, init)
+                self._attach_adapter(stage.adapter)
         module.requires_grad_(False)
         for parameter in module.parameters():
             parameter.grad = None
@@ -289,6 +315,16 @@ class _Training:
         for parameter in parameters:
             parameter.requires_grad_(True)
         return parameters
+
+    def _attach_adapter(self, name: str) -> None:
+        from halign_bench.adapters import attach, attached
+
+        spec, stage = self.spec, next(stage for stage in self.stages if stage.adapter == name)
+        assert self.data is not None
+        alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
+        # By place, not by name: methods start from the same weights, and stacked adapters from others.
+        seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
+        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -305,12 +341,14 @@ class _Training:
         return list(dict.fromkeys([*earlier, *own, stage.adapter])), earlier
 
     def _step(
-        self, stage: Stage, feed: Any, parameters: list[torch.nn.Parameter], below: list[str], check: SelfCheck
+        self, stage: Stage, feed: Feed | OnlineFeed, parameters: list[torch.nn.Parameter], below: list[str],
+        check: SelfCheck,
     ) -> dict[str, Any]:
         """One optimiser step. Everything random in it depends on (seed, stage, step)."""
         import torch
 
         whole, watch = feed.batch(self.state.step), Watch()
+        news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = len(whole) // (processes * self.spec.accumulate)
@@ -355,10 +393,12 @@ class _Training:
         self.state.step += 1
         self.state.steps += 1
         self.state.samples += self.spec.batch_size
+        self.state.sampled += news.get("sampled", 0)
+        self.state.passes += news.get("sampling_passes", 0)
         self.whole = True
         return {
             "stage": stage.adapter, "step": self.state.step, "samples": self.state.samples, **means_by_name,
-            "grad_norm": norm, "lr": rate, "norm_ratio": watch.norm_ratio(),
+            "grad_norm": norm, "lr": rate, "norm_ratio": watch.norm_ratio(), **news,
             **({"unreached": unreached} if unreached else {}),
         }
 
@@ -405,7 +445,10 @@ class _Training:
         return int(psutil.Process().memory_info().rss)
 
     def _save_checkpoint(self) -> None:
-        if self.check is not None and not self.check.moved():  # else there is nothing that may be gone on from
+        """Where there is something that may be gone on from."""
+        if self.check is None or self.feed is None or self.check.moved():
+            return
+        if self.feed.resumable(self.state.step):
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
@@ -429,7 +472,7 @@ class _Training:
         if result.status == "diverged":
             return result
         try:
-            load_adapters(self.backbone.denoiser, self.adapters_dir)
+            load_adapters(self.backbone.denoiser, self.adapters_dir, self._attach_adapter)
         except RequestError:  # gone or damaged: train again
             remove_adapters(self.backbone.denoiser, self._own())
             return None

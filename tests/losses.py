@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tiny import TinyBackbone
 
-from halign_bench.adapters import attach_lora, attached
+from halign_bench.adapters import attach, attached
 from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.method import AlignmentMethod, LossOutput
 
@@ -26,7 +26,7 @@ def random_clips(count: int = 3, seed: int = 0) -> ClipBatch:
         x0=draw(count, *shape), noise=draw(count, *shape), t=torch.rand(count, generator=generator),
         condition={
             "reference": draw(count, *shape), "skeleton": torch.rand(count, 1, 2, 4, 4, generator=generator),
-            "audio": draw(count, 5, 8),
+            "skeleton_frames": torch.rand(count, 5, 1, 4, 4, generator=generator), "audio": draw(count, 5, 8),
         },
         hand_mask=torch.rand(count, 1, 2, 4, 4, generator=generator), ids=[str(i) for i in range(count)],
         reward=draw(count),
@@ -42,15 +42,16 @@ def loss_of(method: AlignmentMethod, backbone: Any, batch: ClipBatch | PairBatch
     """Of one stage, with its adapter (attached when it is not yet) on for the policy and off for the reference."""
     chosen = method.stages()[stage]
     if chosen.adapter not in attached(backbone.denoiser):
-        for parameter in attach_lora(backbone.denoiser, chosen.adapter, backbone.lora_targets, 4, 4, seed=0):
+        clips = batch.winner if isinstance(batch, PairBatch) else batch
+        for parameter in attach(backbone, chosen, clips.condition, 4, 4, seed=0):
             parameter.requires_grad_(True)
 
     def reference(x_t: torch.Tensor, t: torch.Tensor, condition: Any) -> torch.Tensor:
         with torch.no_grad(), backbone.adapters(()):
-            return backbone.predict(x_t, t, condition)
+            return backbone.denoise(x_t, t, condition)
 
     with backbone.adapters([chosen.adapter]):
-        return method.loss(chosen, backbone.predict, reference, batch, backbone)
+        return method.loss(chosen, backbone.denoise, reference, batch, backbone)
 
 
 def trained(backbone: Any) -> list[torch.nn.Parameter]:
@@ -79,7 +80,7 @@ def residuals(backbone: Any, clips: ClipBatch, adapters: list[str]) -> np.ndarra
     level = t[:, None, None, None, None]
     x_t = torch.tensor((1 - level) * x0 + level * noise, dtype=torch.float32)
     with torch.no_grad(), backbone.adapters(adapters):
-        prediction = backbone.predict(x_t, clips.t, clips.condition).double().numpy()
+        prediction = backbone.denoise(x_t, clips.t, clips.condition).double().numpy()
     return prediction - (noise - x0)
 
 

@@ -27,7 +27,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
-COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain")
+COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], *[[command, "--help"] for command in COMMANDS]])
@@ -75,6 +75,14 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["pretrain", "--out", "x", "--stage", "bsae"], ["--stage", "did you mean 'base'"]),
         (["pretrain", "--out", "x", "--steps", "0"], ["--steps"]),
         (["doctor", "extra"], ["extra"]),
+        (["analyze"], ["Missing command"]),
+        (["analyze", "timestep"], ["No such command 'timestep'", "did you mean 'timesteps'"]),
+        (["analyze", "timesteps", "--levels", "0.5,1"], ["--levels 0.5,1", "1 is no noise level between 0 and 1"]),
+        (["analyze", "timesteps", "--nfe", "1"], ["--nfe"]),
+        (["analyze", "timesteps", "--clips", "1"], ["--clips"]),
+        (["analyze", "timesteps", "--track", "pupet"], ["Unknown track 'pupet'", "did you mean 'puppet'"]),
+        (["analyze", "timesteps", "--track", "clips"], ["--track clips", "--data DIR"]),
+        (["analyze", "timesteps", "--data", "."], ["--data .", "leave --data out"]),
     ],
     ids=" ".join,
 )  # fmt: skip

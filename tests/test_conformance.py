@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pydantic import Field
 from tiny import TinyBackbone, TinyTrack
 
 from halign_bench import registry
-from halign_bench.batch import ClipBatch, error
+from halign_bench.batch import ClipBatch, StepBatch, Trajectory, error
 from halign_bench.conformance import check_class, check_plugin
-from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Segment, Stage
+from halign_bench.method import AlignmentMethod, Claim, Config, LossOutput, Rollout, Segment, Stage
 from halign_bench.metric import PerClipMetric, Scored
 
 
@@ -137,6 +139,77 @@ def changes_the_base(self, stage, policy, reference, batch, backbone):
 )  # fmt: skip
 def test_each_break_of_a_methods_contract_is_noticed(attributes, check):
     assert check in failed("method", broken_method(**attributes))
+
+
+class GoodOnline(AlignmentMethod):
+    """Imitates the better half of its own samples, from one step down."""
+
+    name = "good-online"
+    paper = "none: for a test"
+    summary = "imitation of its own better samples"
+    levels = (1.0, 0.5, 0.0)
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage("good-online", "online", rollout=Rollout(prompts=1, group=4, steps=1)),)
+
+    def rollout(self, stage, policy, noise, condition, backbone) -> Trajectory:
+        way = [noise(0)]
+        for now, after in itertools.pairwise(self.levels):
+            way.append(way[-1] + (after - now) * policy(way[-1], way[-1].new_full((len(way[-1]),), now), condition))
+        return Trajectory(torch.stack(way, 1), torch.tensor(self.levels), torch.zeros(len(way[0]), 1))
+
+    def loss(self, stage, policy, reference, batch, backbone) -> LossOutput:
+        assert isinstance(batch, StepBatch)
+        x_t, target = batch.noised(backbone)
+        return LossOutput(error(policy(x_t, batch.t, batch.condition), target) * (batch.rewards.sum((1, 2)) + 9))
+
+
+def test_a_good_online_method_passes():
+    assert failed("method", GoodOnline) == set()
+
+
+def starts_elsewhere(self, stage, policy, noise, condition, backbone):
+    return GoodOnline.rollout(self, stage, policy, lambda k: noise(k) + 1, condition, backbone)
+
+
+def random_samples(self, stage, policy, noise, condition, backbone):
+    way = GoodOnline.rollout(self, stage, policy, noise, condition, backbone)
+    way.x[:, 1:] += float(np.random.default_rng().uniform())
+    return way
+
+
+def a_step_too_few(self, stage, policy, noise, condition, backbone):
+    way = GoodOnline.rollout(self, stage, policy, noise, condition, backbone)
+    return replace(way, log_prob=way.log_prob[:, :0])
+
+
+def no_probability(self, stage, policy, noise, condition, backbone):
+    way = GoodOnline.rollout(self, stage, policy, noise, condition, backbone)
+    return replace(way, log_prob=way.log_prob - float("inf"))
+
+
+def staged(**changes):
+    return lambda self: (replace(GoodOnline.stages(self)[0], **changes),)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "check"),
+    [
+        ({"stages": staged(rollout=None)}, "stages are sound"),
+        ({"stages": staged(interval=(0.5, 1.0))}, "stages are sound"),
+        ({"stages": staged(rollout=Rollout(prompts=1, group=1, steps=1))}, "stages are sound"),
+        ({"stages": staged(data="clips")}, "stages are sound"),
+        ({"levels": (1.0, 0.5, 0.1)}, "rollouts lead from noise to samples"),
+        ({"levels": (1.0, 1.0, 0.0)}, "rollouts lead from noise to samples"),
+        ({"rollout": starts_elsewhere}, "rollouts lead from noise to samples"),
+        ({"rollout": random_samples}, "rollouts lead from noise to samples"),
+        ({"rollout": a_step_too_few}, "rollouts lead from noise to samples"),
+        ({"rollout": no_probability}, "rollouts lead from noise to samples"),
+        ({"rollout": AlignmentMethod.rollout}, "rollouts lead from noise to samples"),
+    ],
+)  # fmt: skip
+def test_each_break_of_an_online_methods_contract_is_noticed(attributes, check):
+    assert check in failed("method", type("BrokenOnline", (GoodOnline,), {"__doc__": "Broken.", **attributes}))
 
 
 class GoodMetric(PerClipMetric):

@@ -123,16 +123,17 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_training import DPO, SPEC, TinyBackbone, preferences, train
+from test_training import SPEC, TinyBackbone, get, preferences, train
 folder = Path(sys.argv[1])
-train(DPO(), TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "cut",
+train(get("method", sys.argv[2])(), TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "cut",
       lambda done, total: time.sleep(0.05), checkpoint_seconds=0.1)
 """
 
 
-def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("name", ["diffusion-dpo", "flow-grpo"])
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path, name):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), name], env=environment)
     deadline = time.monotonic() + 600
     log, checkpoint = tmp_path / "cut" / "train.jsonl", tmp_path / "cut" / "checkpoint.pt"
     while not (checkpoint.exists() and log.read_text().count("\n") >= 6):
@@ -143,10 +144,10 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "cut" / "result.json").exists()
 
-    same = preferences(tmp_path / "cache")
+    same, method = preferences(tmp_path / "cache"), get("method", name)
     whole, resumed, seen = TinyBackbone(), TinyBackbone(), []
-    expected = train(DPO(), whole, same, SPEC, 3, tmp_path / "whole")
-    result = train(DPO(), resumed, same, SPEC, 3, tmp_path / "cut", lambda *report: seen.append(report))
+    expected = train(method(), whole, same, SPEC, 3, tmp_path / "whole")
+    result = train(method(), resumed, same, SPEC, 3, tmp_path / "cut", lambda *report: seen.append(report))
     assert 0 < seen[0][0] < 96  # it did not start from nothing
     assert torch.equal(weights(whole), weights(resumed))
     assert result.heldout == expected.heldout and log_of(result) == log_of(expected)
@@ -426,20 +427,23 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_training import DPO, SPEC, TinyBackbone, preferences, train
+from test_training import SPEC, TinyBackbone, get, preferences, train
 folder = Path(sys.argv[1])
-train(DPO(), TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "shared")
+method = get("method", sys.argv[2])()
+train(method, TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "shared")
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(tmp_path):
+@pytest.mark.parametrize("name", ["diffusion-dpo", "flow-grpo"])
+def test_two_processes_train_what_one_trains(tmp_path, name):
     same, alone = preferences(tmp_path / "cache"), TinyBackbone()
-    expected = train(DPO(), alone, same, SPEC, 3, tmp_path / "alone")
+    expected = train(get("method", name)(), alone, same, SPEC, 3, tmp_path / "alone")
     (tmp_path / "shared.py").write_text(SHARED)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, str(tmp_path / "shared.py"), str(tmp_path)], env=environment, check=True, timeout=900)
+    command = [*launch, str(tmp_path / "shared.py"), str(tmp_path), name]
+    subprocess.run(command, env=environment, check=True, timeout=900)
     shared = TinyBackbone()
     load_adapters(shared.denoiser, tmp_path / "shared" / "adapters")
     torch.testing.assert_close(weights(shared), weights(alone), rtol=1e-2, atol=2e-3)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.backbone import Backbone, Condition
+from halign_bench.inserts import Block
 from halign_bench.track import SAMPLE_RATE, Clip, Extractor, SkeletonLayout, Track
 
 FRAMES = 5
@@ -143,24 +144,30 @@ class TinyBackbone(Backbone):
         _, frames, height, width = self.latent_shape()
         still = np.stack([np.repeat(clip.reference[None], self.frames, axis=0) for clip in clips])
         points = np.zeros((len(clips), 1, frames, height, width), dtype=np.float32)
-        audio = np.zeros((len(clips), frames, 8), dtype=np.float32)
+        each = np.zeros((len(clips), self.frames, 1, height, width), dtype=np.float32)
+        audio = np.zeros((len(clips), self.frames, 8), dtype=np.float32)
         for position, clip in enumerate(clips):
             if clip.skeleton is not None:
                 for frame, keypoints in enumerate(clip.skeleton):
                     x = np.clip(keypoints[:, 0] / 4, 0, width - 1).astype(int)
                     y = np.clip(keypoints[:, 1] / 4, 0, height - 1).astype(int)
                     np.add.at(points[position, 0, (frame + 3) // 4], (y, x), keypoints[:, 2] / 44)
+                    np.add.at(each[position, frame, 0], (y, x), keypoints[:, 2] / 44)
             if clip.audio is not None:
-                windows = np.array_split(np.abs(clip.audio), frames * 8)
-                audio[position] = np.array([window.mean() for window in windows]).reshape(frames, 8)
+                windows = np.array_split(np.abs(clip.audio), self.frames * 8)
+                audio[position] = np.array([window.mean() for window in windows]).reshape(self.frames, 8)
         return {
             "reference": self.encode(still),
             "skeleton": torch.from_numpy(points),
+            "skeleton_frames": torch.from_numpy(each),
             "audio": torch.from_numpy(audio),
         }
 
     def unconditional(self, condition: Condition) -> Condition:
         return {**condition, "audio": condition["audio"] * 0}
+
+    def blocks(self) -> list[Block]:
+        return [Block(block.norm2, block.attn2, block.ffn, 24, 2, stride=2) for block in self.denoiser.blocks]
 
     def predict(self, x_t: Any, t: Any, condition: Condition) -> Any:
         import torch

@@ -29,6 +29,7 @@ from halign_bench.audio_encoder import FEATURES, AudioEncoder, draw_lips
 from halign_bench.backbone import Backbone, Condition
 from halign_bench.codec import SPATIAL_STRIDE, TEMPORAL_STRIDE, PuppetCodec
 from halign_bench.errors import RequestError
+from halign_bench.inserts import Block
 from halign_bench.masks import mouth_place
 from halign_bench.registry import register
 from halign_bench.skeleton import draw_skeleton
@@ -172,6 +173,8 @@ class PuppetDiT(Backbone):
         skeletons = torch.zeros(len(clips), channels, latent_frames, height, width, device=self.device)
         audio = torch.zeros(len(clips), self.frames, FEATURES, device=self.device)
         lips = torch.zeros(len(clips), LIPS, latent_frames, height, width, device=self.device)
+        # Half precision: a method that hears every frame reads them, and they are three times a clip's latents.
+        frames = torch.zeros(len(clips), self.frames, channels, height, width, device=self.device).half()
         drawn = {}
         for row, clip in enumerate(clips):
             if clip.audio is not None:
@@ -180,12 +183,25 @@ class PuppetDiT(Backbone):
             if clip.skeleton is not None and clip.layout is not None:
                 drawn[row] = draw_skeleton(clip.skeleton, clip.layout, self.size)
         if drawn:
-            skeletons[list(drawn)] = self.encode(np.stack(list(drawn.values())))
+            pictures = np.stack(list(drawn.values()))
+            skeletons[list(drawn)] = self.encode(pictures)
+            alone = self.encode(pictures.reshape(-1, 1, *pictures.shape[2:]))  # [B·T, C, 1, H, W]
+            frames[list(drawn)] = alone[:, :, 0].unflatten(0, (-1, self.frames)).half()
         reference = self.encode(np.stack([clip.reference[None] for clip in clips]))
-        return {"reference": reference, "skeleton": skeletons, "audio": audio, "lips": lips}
+        return {
+            "reference": reference, "skeleton": skeletons, "skeleton_frames": frames, "audio": audio, "lips": lips
+        }  # fmt: skip
 
     def unconditional(self, condition: Condition) -> Condition:
         return {**condition, **{name: torch.zeros_like(condition[name]) for name in ("audio", "lips")}}
+
+    def blocks(self) -> list[Block]:
+        config = self.denoiser.config
+        width = config.num_attention_heads * config.attention_head_dim
+        return [
+            Block(block.norm2, block.attn2, block.ffn, width, config.num_attention_heads, config.patch_size[1])
+            for block in self.denoiser.blocks
+        ]
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         shape = x_t.shape[2:]

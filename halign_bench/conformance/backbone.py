@@ -12,8 +12,9 @@ import torch
 
 from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
 from halign_bench.backbone import Backbone, Condition, Parameterisation
-from halign_bench.conformance import require
+from halign_bench.conformance import Skipped, require
 from halign_bench.conformance.samples import sample_clip
+from halign_bench.inserts import Addition, Additions, Insert, attach_insert
 from halign_bench.track import Clip
 
 BATCH = 2
@@ -166,6 +167,46 @@ def adapters_train_and_switched_off_leave_the_reference(subject: Subject) -> str
     return f"{sum(parameter.numel() for parameter in parameters):,} parameters at rank 2"
 
 
+def blocks_can_be_added_to(subject: Subject) -> str:
+    backbone = subject.backbone
+    blocks = backbone.blocks()
+    if not blocks:
+        raise Skipped("it states no blocks, so methods that add a module to them refuse it")
+    before, reached = subject.predict(), set[tuple[str, int]]()
+
+    def addition(place: str, scale: torch.nn.Module) -> Addition:
+        def add(number: int, tokens: torch.Tensor) -> torch.Tensor:
+            block, (_, frames, height, width) = blocks[number], backbone.latent_shape()
+            count = (height // block.stride) * (width // block.stride)
+            wanted = (BATCH, frames, count, block.width)
+            found = tuple(tokens.shape)
+            require(found == wanted, f"block {number} has tokens {found}; its width and stride say {wanted}")
+            reached.add((place, number))
+            return tokens.flip(-1) * scale.weight
+
+        return add
+
+    def add(scale: torch.nn.Module, _: object, condition: Condition) -> Additions:
+        return Additions(addition("stream", scale), addition("feed-forward", scale))
+
+    insert = Insert(lambda *_: torch.nn.Linear(1, 1, bias=False), add)
+    (scale,) = attach_insert(backbone.denoiser, "conformance", insert, blocks, subject.condition, seed=0)
+
+    def predicted(by: float) -> torch.Tensor:
+        with torch.no_grad(), active_adapters(backbone.denoiser, ["conformance"]):
+            scale.fill_(by)
+            return backbone.denoise(subject.noise, subject.t, subject.condition)
+
+    try:
+        require(torch.equal(before, predicted(0.0)), "adding nothing to its blocks changes the prediction")
+        require(len(reached) == 2 * len(blocks), f"only {len(reached)} of 2·{len(blocks)} places are passed through")
+        require(not torch.equal(before, predicted(0.5)), "what is added to its blocks changes nothing")
+    finally:
+        remove_adapters(backbone.denoiser, ["conformance"])
+    require(torch.equal(before, subject.predict()), "without the module the prediction is not the base's, bit for bit")
+    return f"{len(blocks)} of them"
+
+
 def noising_is_consistent_with_its_parameterisation(subject: Subject) -> None:
     backbone, x0, noise = subject.backbone, subject.noise.flip(0), subject.noise
     ends = torch.tensor([0.0, 1.0], device=x0.device)
@@ -179,5 +220,5 @@ CHECKS = (
     loads_its_base, encodes_to_its_latent_shape, decodes_to_video, conditions_put_the_batch_first,
     takes_clips_without_audio_or_skeleton, predicts_like_its_input, listens_to_its_condition_and_to_t,
     treats_each_sample_by_itself, adapters_train_and_switched_off_leave_the_reference,
-    noising_is_consistent_with_its_parameterisation,
+    blocks_can_be_added_to, noising_is_consistent_with_its_parameterisation,
 )  # fmt: skip

@@ -12,14 +12,15 @@ from typing import get_args
 import torch
 from pydantic import BaseModel, ValidationError
 
-from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
+from halign_bench.adapters import active_adapters, attach, remove_adapters
 from halign_bench.backbone import Condition, Parameterisation
-from halign_bench.batch import ClipBatch, PairBatch
+from halign_bench.batch import ClipBatch, PairBatch, StepBatch, Trajectory
 from halign_bench.claims import named, split_nfe
-from halign_bench.conformance import Skipped, require
+from halign_bench.conformance import Broken, Skipped, require
 from halign_bench.conformance.samples import FRAMES, LATENT, ToyBackbone
 from halign_bench.errors import HalignError
 from halign_bench.method import AlignmentMethod, DataKind, LossOutput, Stage
+from halign_bench.online import check_trajectory, steps_of
 from halign_bench.plan import variant_named
 from halign_bench.results import parse_key
 from halign_bench.sampling import path
@@ -44,9 +45,9 @@ class Subject:
         tried = refused = 0
         for parameterisation in get_args(Parameterisation):
             for stage in stages:
-                trial = Trial(self.method, stage, parameterisation)
                 tried += 1
                 try:
+                    trial = Trial(self.method, stage, parameterisation)
                     trial.loss()
                 except HalignError:  # it says in a sentence that it does not take this parameterisation
                     refused += 1
@@ -63,10 +64,12 @@ class Trial:
     ) -> None:
         self.method, self.stage = method, stage
         self.backbone = ToyBackbone(parameterisation)
-        names = list(dict.fromkeys(stage.adapter for stage in method.stages()))
+        self.batch = make_batch(stage, self.backbone)
+        clips = self.batch.winner if isinstance(self.batch, PairBatch) else self.batch
+        trained = {each.adapter: each for each in method.stages()}
         self.adapters = {
-            name: attach_lora(self.backbone.denoiser, name, self.backbone.lora_targets, rank=2, alpha=2, seed=place)
-            for place, name in enumerate(names)
+            name: attach(self.backbone, each, clips.condition, rank=2, alpha=2, seed=place)
+            for place, (name, each) in enumerate(trained.items())
         }
         generator = torch.Generator().manual_seed(3)
         for parameters in self.adapters.values():
@@ -75,15 +78,40 @@ class Trial:
                 parameter.requires_grad_(False)
         for parameter in self.adapters[stage.adapter]:
             parameter.requires_grad_(True)
-        self.batch = make_batch(stage, self.backbone)
+        if stage.data == "online":
+            self.batch = self.steps(self.batch)
 
     def policy(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         with active_adapters(self.backbone.denoiser, list(self.adapters)):
-            return self.backbone.predict(x_t, t, condition)
+            return self.backbone.denoise(x_t, t, condition)
 
     def reference(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         with torch.no_grad(), active_adapters(self.backbone.denoiser, []):
-            return self.backbone.predict(x_t, t, condition)
+            return self.backbone.denoise(x_t, t, condition)
+
+    def rollout(self) -> Trajectory:
+        """A group of samples for one prompt."""
+        if self.stage.rollout is None:
+            raise Broken(f"stage {self.stage.adapter} learns online and has no `rollout`")
+        clips, group = make_batch(self.stage, self.backbone), self.stage.rollout.group
+        assert isinstance(clips, ClipBatch)
+        condition = {name: torch.cat([value[:1]] * group) for name, value in clips.condition.items()}
+        with torch.no_grad():
+            way = self.method.rollout(self.stage, self.policy, lambda k: noise(group, k), condition, self.backbone)
+        try:
+            check_trajectory(self.method, self.stage, way, (group, *LATENT))
+        except HalignError as problem:
+            raise Broken(str(problem)) from problem
+        return way
+
+    def steps(self, clips: ClipBatch | PairBatch) -> StepBatch:
+        """Steps of the policy's own samples, as an online stage learns from them, with made-up rewards."""
+        way, spec = self.rollout(), self.stage.rollout
+        assert isinstance(clips, ClipBatch) and spec is not None
+        rewards = torch.randn(1, spec.group, 2, generator=torch.Generator().manual_seed(6))
+        chosen = [(place % spec.group, place % spec.steps) for place in range(BATCH)]
+        condition = {name: torch.cat([value[:1]] * BATCH) for name, value in clips.condition.items()}
+        return steps_of(way, rewards, chosen, condition, clips.hand_mask, clips.ids, "cpu")
 
     def loss(self, batch: ClipBatch | PairBatch | None = None) -> LossOutput:
         """With torch's own generator in a known state: a method may draw from it."""
@@ -92,6 +120,10 @@ class Trial:
             return self.method.loss(
                 self.stage, self.policy, self.reference, self.batch if batch is None else batch, self.backbone
             )
+
+
+def noise(count: int, k: int) -> torch.Tensor:
+    return torch.randn(count, *LATENT, generator=torch.Generator().manual_seed(100 + k))
 
 
 def make_batch(stage: Stage, backbone: ToyBackbone) -> ClipBatch | PairBatch:
@@ -107,7 +139,7 @@ def make_batch(stage: Stage, backbone: ToyBackbone) -> ClipBatch | PairBatch:
         t=low + (high - low) * torch.linspace(0.1, 0.9, BATCH),
         condition={
             "reference": draw(BATCH, channels, 1, height, width), "skeleton": draw(BATCH, *LATENT),
-            "audio": draw(BATCH, FRAMES, 6),
+            "skeleton_frames": draw(BATCH, FRAMES, channels, height, width), "audio": draw(BATCH, FRAMES, 6),
         },
         hand_mask=torch.rand(BATCH, 1, *LATENT[1:], generator=generator),
         ids=[f"sample/{index}" for index in range(BATCH)],
@@ -129,8 +161,8 @@ def without_hand_mask(batch: ClipBatch | PairBatch) -> ClipBatch | PairBatch:
 def tensors(batch: ClipBatch | PairBatch) -> list[torch.Tensor]:
     if isinstance(batch, PairBatch):
         return [*tensors(batch.winner), *tensors(batch.loser), batch.margin]
-    optional = [tensor for tensor in (batch.hand_mask, batch.reward) if tensor is not None]
-    return [batch.x0, batch.noise, batch.t, *batch.condition.values(), *optional]
+    values = (*vars(batch).values(), *batch.condition.values())
+    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 def names_its_paper(subject: Subject) -> str:
@@ -167,6 +199,12 @@ def stages_are_sound(subject: Subject) -> str:
         require(0 <= low < high <= 1, f"stage {stage.adapter}: interval {stage.interval} is not within [0, 1]")
         require(bool(re.fullmatch(r"[a-z0-9_-]+", stage.adapter)), f"{stage.adapter!r} does not name an adapter")
         require(stage.share > 0, f"stage {stage.adapter}: share {stage.share}")
+        online = stage.data == "online"
+        require(online == (stage.rollout is not None), f"stage {stage.adapter}: `rollout` is for online stages alone")
+        if stage.rollout is not None:
+            require((low, high) == (0, 1), f"stage {stage.adapter}: its samples pass all t, not {stage.interval} alone")
+            numbers = (stage.rollout.prompts, stage.rollout.group - 1, stage.rollout.steps)
+            require(min(numbers) > 0, f"stage {stage.adapter}: {stage.rollout} compares no two samples of a prompt")
     total = sum(stage.share for stage in stages)
     require(not stages or abs(total - 1) < 1e-6, f"the stages' shares of the budget sum to {total}, not 1")
     return f"{len(stages)} of them" if stages else "none: it trains nothing"
@@ -209,6 +247,25 @@ def claims_can_be_tested(subject: Subject) -> str:
         except HalignError as problem:
             require(False, f"claim on {claim.metric}: {problem}")
     return f"{len(subject.method.claims)} of them"
+
+
+def rollouts_lead_from_noise_to_samples(subject: Subject) -> str:
+    if all(stage.data != "online" for stage in subject.method.stages()):
+        raise Skipped("no stage of it learns online")
+    done = []
+    for label, trial in subject.cases():
+        if trial.stage.data != "online":
+            continue
+        way, again = trial.rollout(), trial.rollout()
+        require(torch.equal(way.x[:, 0], noise(len(way.x), 0)), f"{label}: its samples do not start at noise(0)")
+        downwards = bool((way.t[1:] < way.t[:-1]).all()) and (float(way.t[0]), float(way.t[-1])) == (1, 0)
+        require(downwards, f"{label}: its noise levels {way.t.tolist()} do not go down from 1 to 0")
+        finite = bool(way.x.isfinite().all()) and bool(way.log_prob.isfinite().all())
+        require(finite, f"{label}: a sample or a log-probability is not finite")
+        same = torch.equal(way.x, again.x) and torch.equal(way.log_prob, again.log_prob)
+        require(same, f"{label}: the same noise gives one trajectory, then another")
+        done.append(label)
+    return "; ".join(done)
 
 
 def loss_is_one_finite_number_a_sample(subject: Subject) -> str:
@@ -286,7 +343,7 @@ def leaves_the_model_as_it_was(subject: Subject) -> None:
 CHECKS = (
     names_its_paper, every_number_has_a_source, config_has_defaults_and_is_strict, stages_are_sound,
     samples_with_the_adapters_that_it_trains, divides_the_sampling_path_soundly, claims_can_be_tested,
-    loss_is_one_finite_number_a_sample, loss_at_the_start_is_what_it_states,
+    rollouts_lead_from_noise_to_samples, loss_is_one_finite_number_a_sample, loss_at_the_start_is_what_it_states,
     only_the_adapter_of_the_stage_gets_gradients, loss_is_deterministic_and_leaves_its_batch_alone,
     works_or_says_why_not_without_a_skeleton, leaves_the_model_as_it_was,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from halign_bench.backbone import Backbone, Condition, Parameterisation
+from halign_bench.inserts import Block
 from halign_bench.track import FPS, SAMPLE_RATE, Clip, SkeletonLayout
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class ToyBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layers = {"to_q": nn.Linear(3 * channels + 2, 16), "to_v": nn.Linear(16, channels)}
+            layers |= {name: nn.Identity() for name in ("norm", "attention", "feed_forward")}
             self.denoiser = nn.ModuleDict(layers).requires_grad_(False)
 
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -120,6 +122,10 @@ class ToyBackbone(Backbone):
     def unconditional(self, condition: Condition) -> Condition:
         return {**condition, "audio": condition["audio"] * 0}
 
+    def blocks(self) -> list[Block]:
+        norm, attention, feed_forward = (self.denoiser[name] for name in ("norm", "attention", "feed_forward"))  # type: ignore[operator, index]
+        return [Block(norm, attention, feed_forward, width=16, heads=2)]
+
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         import torch
 
@@ -128,6 +134,8 @@ class ToyBackbone(Backbone):
         loudness = condition["audio"].flatten(1).mean(1).view(-1, 1, 1, 1, 1).expand(shape)
         reference = condition["reference"].expand(-1, -1, x_t.shape[2], -1, -1)
         stacked = torch.cat([x_t, condition["skeleton"], reference, level, loudness], dim=1).movedim(1, -1)
-        hidden = torch.tanh(self.denoiser["to_q"](stacked))  # type: ignore[operator, index]
-        prediction: torch.Tensor = self.denoiser["to_v"](hidden).movedim(-1, 1)  # type: ignore[operator, index]
+        layers: Any = self.denoiser
+        hidden = torch.tanh(layers["to_q"](stacked))
+        hidden = hidden + layers["attention"](layers["norm"](hidden.flatten(1, 3))).reshape(hidden.shape)
+        prediction: torch.Tensor = layers["to_v"](layers["feed_forward"](hidden)).movedim(-1, 1)
         return prediction
