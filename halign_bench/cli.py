@@ -208,7 +208,7 @@ def pretrain(
 
         try:
             made = training.main(out, recipe, stage=stage, report=report)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"interrupted; the same command goes on from what is kept in {out}") from None
     print(made)
     return 0

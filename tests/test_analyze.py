@@ -39,7 +39,7 @@ class GaussianBackbone(Backbone):
     name = "gaussian"
     parameterisation = "flow"
     lora_targets = ()
-    base_sha256, device, frames, size = "gaussian", "cpu", 1, (1, 1)
+    base_sha256, device, frames, size, denoiser = "gaussian", "cpu", 1, (1, 1), torch.nn.Identity()
 
     def latent_shape(self):
         return 2, 1, 1, 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -148,3 +149,17 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m halign_bench list metrics | head -n 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert result.stderr == ""
+
+
+def test_a_stopped_pretraining_says_that_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "halign_bench", "pretrain", "--out", str(tmp_path), "--stage", "codec"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("codec clips"):
+                process.send_signal(signal.SIGINT)
+                break
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == (
+        f"halign-bench: interrupted; the same command goes on from what is kept in {tmp_path}"
+    )

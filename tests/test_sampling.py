@@ -153,7 +153,7 @@ def test_an_undivided_path_is_the_grid():
 class Known(Backbone):
     """Knows the one clean latent there is, so every step's right answer is known."""
 
-    name, device = "known", "cpu"
+    name, device, denoiser = "known", "cpu", torch.nn.Identity()
     clean = torch.full((1, 2, 2, 2), 0.7)
 
     def __init__(self, parameterisation) -> None:
