@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from losses import gradient, loss_of, mean_squares, nudge, random_pairs, residuals
 from tiny import TinyBackbone
 
-from halign_bench.adapters import attach_lora
 from halign_bench.backbone import Backbone
-from halign_bench.batch import ClipBatch, PairBatch, epsilon_weight, error, form_weight
+from halign_bench.batch import epsilon_weight, error, form_weight
 from halign_bench.errors import RequestError
 from halign_bench.registry import get
 
@@ -27,39 +27,6 @@ def numpy_dpo(mw, ml, rw, rl, beta):
     """Written from the paper's formula, sharing nothing with the method."""
     z = beta * 0.5 * ((np.float64(ml) - rl) - (np.float64(mw) - rw))
     return np.logaddexp(0.0, -z), z
-
-
-def random_pairs(backbone: TinyBackbone, count: int = 3, seed: int = 0) -> PairBatch:
-    generator = torch.Generator().manual_seed(seed)
-    _, frames, height, width = shape = backbone.latent_shape()
-    condition = {
-        "reference": torch.randn(count, *shape, generator=generator),
-        "skeleton": torch.rand(count, 1, frames, height, width, generator=generator),
-        "audio": torch.randn(count, frames, 8, generator=generator),
-    }
-    noise = torch.randn(count, *shape, generator=generator)
-    t = torch.rand(count, generator=generator)
-    names = [str(i) for i in range(count)]
-    winner, loser = (
-        ClipBatch(torch.randn(count, *shape, generator=generator), noise, t, condition, None, names) for _ in range(2)
-    )
-    return PairBatch(winner, loser, torch.ones(count))
-
-
-def run_loss(backbone: TinyBackbone, batch: PairBatch, method=None):
-    """(output, parameters) with a LoRA that is active for the policy and off for the reference."""
-    method = method or DiffusionDPO()
-    parameters = attach_lora(backbone.denoiser, "diffusion-dpo", backbone.lora_targets, 4, 4, seed=0)
-    return loss_with(backbone, batch, method), parameters
-
-
-def loss_with(backbone: TinyBackbone, batch: PairBatch, method):
-    def reference(x_t, t, condition):
-        with torch.no_grad(), backbone.adapters(()):
-            return backbone.predict(x_t, t, condition)
-
-    with backbone.adapters(["diffusion-dpo"]):
-        return method.loss(method.stages()[0], backbone.predict, reference, batch, backbone)
 
 
 @given(
@@ -77,26 +44,15 @@ def test_loss_equals_an_independent_numpy_computation(errors, beta):
 
 def test_method_loss_equals_numpy_from_raw_predictions():
     backbone = TinyBackbone()
-    batch = random_pairs(backbone)
-    _, parameters = run_loss(backbone, batch)
-    with torch.no_grad():
-        for i, parameter in enumerate(parameters):
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) * 0.1)
-    output = loss_with(backbone, batch, DiffusionDPO())
-
-    def mean_squared_error(clips: ClipBatch, adapters) -> np.ndarray:
-        x0, noise, t = clips.x0.double().numpy(), clips.noise.double().numpy(), clips.t.double().numpy()
-        level = t[:, None, None, None, None]
-        x_t = torch.tensor((1 - level) * x0 + level * noise, dtype=torch.float32)
-        with torch.no_grad(), backbone.adapters(adapters):
-            prediction = backbone.predict(x_t, clips.t, clips.condition).double().numpy()
-        return np.array([((p - (n - x)) ** 2).mean() for p, n, x in zip(prediction, noise, x0, strict=True)])
-
-    on, off = ["diffusion-dpo"], []
-    expected, inside = numpy_dpo(
-        mean_squared_error(batch.winner, on), mean_squared_error(batch.loser, on),
-        mean_squared_error(batch.winner, off), mean_squared_error(batch.loser, off), beta=1000.0,
-    )
+    batch = random_pairs()
+    loss_of(DiffusionDPO(), backbone, batch)
+    nudge(backbone)
+    output = loss_of(DiffusionDPO(), backbone, batch)
+    errors = [
+        mean_squares(residuals(backbone, clips, adapters))
+        for adapters in (["diffusion-dpo"], []) for clips in (batch.winner, batch.loser)
+    ]  # fmt: skip
+    expected, inside = numpy_dpo(*errors, beta=1000.0)
     assert np.abs(inside).min() > 1e-3  # the adapter does something, so this is not log 2 compared with log 2
     np.testing.assert_allclose(output.per_sample.detach().numpy(), expected, rtol=2e-4, atol=1e-5)
     np.testing.assert_array_equal(output.logs["implicit_accuracy"].detach().numpy(), (inside > 0).astype(np.float32))
@@ -105,38 +61,35 @@ def test_method_loss_equals_numpy_from_raw_predictions():
 @pytest.mark.parametrize("form", ["flow", "epsilon"])
 def test_log_2_at_initialisation_and_ties_count_half(form):
     backbone = TinyBackbone()
-    output, _ = run_loss(backbone, random_pairs(backbone), DiffusionDPO(DiffusionDPO.Config(form=form)))
+    output = loss_of(DiffusionDPO(DiffusionDPO.Config(form=form)), backbone, random_pairs())
     np.testing.assert_allclose(output.per_sample.detach().numpy(), math.log(2), atol=1e-7)
     assert output.logs["implicit_accuracy"].tolist() == [0.5, 0.5, 0.5]
 
 
 def test_no_gradient_when_winner_equals_loser():
     backbone = TinyBackbone()
-    batch = random_pairs(backbone)
-    output, parameters = run_loss(backbone, replace(batch, loser=batch.winner))
-    output.per_sample.sum().backward()
-    assert max(float(p.grad.abs().max()) for p in parameters) < 1e-5  # of fp32 rounding, times beta
+    batch = random_pairs()
+    output = loss_of(DiffusionDPO(), backbone, replace(batch, loser=batch.winner))
+    assert float(gradient(output, backbone).abs().max()) < 1e-5  # of fp32 rounding, times beta
 
 
 def test_swapping_winner_and_loser_flips_the_gradient_at_initialisation():
     gradients = []
     for swap in (False, True):
         backbone = TinyBackbone()
-        batch = random_pairs(backbone)
+        batch = random_pairs()
         if swap:
             batch = replace(batch, winner=batch.loser, loser=batch.winner)
-        output, parameters = run_loss(backbone, batch)
-        output.per_sample.sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
+        gradients.append(gradient(loss_of(DiffusionDPO(), backbone, batch), backbone))
     assert float(gradients[0].abs().max()) > 1e-2
     torch.testing.assert_close(gradients[0], -gradients[1], rtol=1e-3, atol=1e-4)
 
 
 def test_one_loss_a_pair_for_five_dimensional_latents():
     backbone = TinyBackbone()
-    batch = random_pairs(backbone, count=5)
+    batch = random_pairs(count=5)
     assert batch.winner.x0.ndim == 5
-    output, _ = run_loss(backbone, batch)
+    output = loss_of(DiffusionDPO(), backbone, batch)
     assert output.per_sample.shape == (5,)
     with pytest.raises(ValueError, match="shape"):  # errors reduced over [1, 2, 3] alone
         dpo_loss(*[torch.zeros(5, 4)] * 4, 1.0)
@@ -156,7 +109,7 @@ def test_error_is_the_fp32_mean_over_everything_but_the_batch():
 
 def test_epsilon_form_is_the_error_of_the_noise_that_the_velocity_implies():
     backbone = TinyBackbone()
-    clips = random_pairs(backbone).winner
+    clips = random_pairs().winner
     x_t, target = clips.noised(backbone)
     velocity = backbone.predict(x_t, clips.t, clips.condition)
     level = clips.t.view(-1, 1, 1, 1, 1)
