@@ -116,7 +116,7 @@ def plan(request: RunRequest) -> Plan:
     check_data(request.track, request.data)
     registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
     variants = _variants(request)
-    _check_segments(variants)
+    _check_sampling(variants, profile)
     # Seed by seed: an interrupted run has comparable rows as early as possible.
     return Plan(profile, tuple(Cell(variant, seed) for seed in seeds for variant in variants))
 
@@ -213,23 +213,16 @@ def _check_pipeline(variant: Variant) -> None:
             seen[adapter] = part.label
 
 
-def _check_segments(variants: Sequence[Variant]) -> None:
-    for variant in variants:
-        if sum(bool(part.method.segments()) for part in variant.parts) > 1:
-            raise RequestError(f"{variant.label}: more than one part says how sampling spends its NFE; leave it to one")
-
-
-def check_nfe(variants: Sequence[Variant], grid: Sequence[int], guidance: float) -> None:
-    """Every variant can spend every NFE of the grid, before hours of training show that one cannot.
-
-    Raises `RequestError`. Apart from `plan`, since guidance is known with the backbone.
-    """
+def _check_sampling(variants: Sequence[Variant], profile: Profile) -> None:
+    """Every variant can spend every NFE of the grid, before hours of training show that one cannot."""
     from halign_bench.sampling import path
 
     for variant in variants:
-        for nfe in grid:
+        if sum(bool(part.method.segments()) for part in variant.parts) > 1:
+            raise RequestError(f"{variant.label}: more than one part says how sampling spends its NFE; leave it to one")
+        for nfe in profile.nfe:
             try:
-                path(nfe, guidance, variant.segments())
+                path(nfe, segments=variant.segments())  # which there are enough of for any guidance, or for none
             except RequestError as problem:
                 raise RequestError(f"{variant.label}: {problem}") from None
 
@@ -240,5 +233,5 @@ def _hint(word: str, known: Any) -> str:
 
 
 __all__ = [
-    "ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_data", "check_nfe", "plan", "variant_named",
+    "ALWAYS", "Cell", "Part", "Plan", "RunRequest", "Variant", "check_data", "plan", "variant_named",
 ]

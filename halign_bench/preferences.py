@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
-from halign_bench.sampling import Progress, initial_noise, path, sample
+from halign_bench.sampling import Progress, initial_noise, sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -269,7 +269,6 @@ def collect(
     where it was and a damaged file is made again. `progress` counts candidates.
     """
     annotator = _annotator(track)
-    path(spec.nfe, spec.guidance)  # an impossible request fails before any work
     available = track.splits().get("prompts", 0)
     count = min(spec.prompts, available)
     if count < 2:

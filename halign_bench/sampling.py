@@ -71,20 +71,23 @@ class Step:
 def path(nfe: int, guidance: float = 1.0, segments: Sequence[Segment] = (), shift: float = 1.0) -> list[Step]:
     """Steps from noise to clean that cost exactly `nfe` network evaluations, each segment its share of them.
 
-    Steps are even within a segment, of which each takes at least one. Where all are guided and `nfe` is odd, the
-    evaluation left over pays for a last step without guidance. Raises RequestError where `nfe` is too small.
+    Steps are even within a segment, of which each takes at least one. What cannot pay for a guided step is a step
+    without guidance: the last one where all are guided and `nfe` is odd, and the last segments where `nfe` is too
+    small to guide in each. Raises RequestError where there are fewer evaluations than segments.
     """
     from halign_bench.method import Segment
 
     segments = segments or (Segment(0.0, 1.0),)
+    if nfe < len(segments):
+        within = f" for {len(segments)} sampling intervals" if len(segments) > 1 else ""
+        raise RequestError(f"nfe {nfe}: at least {len(segments)} network evaluations are needed{within}")
     guidances = [guidance if segment.guidance is None else segment.guidance for segment in segments]
+    for n in reversed(range(len(segments))):
+        if sum(map(_cost, guidances)) > nfe:
+            guidances[n] = 1.0
     costs = [_cost(value) for value in guidances]
     counts = [1] * len(segments)
     left = nfe - sum(costs)
-    if left < 0:
-        within = f" for {len(segments)} sampling intervals" if len(segments) > 1 else ""
-        paid = " (a guided step costs two)" if 2 in costs else ""
-        raise RequestError(f"nfe {nfe}: at least {sum(costs)} network evaluations are needed{within}{paid}")
     while affordable := [n for n, cost in enumerate(costs) if cost <= left]:
         # The next step is of the segment that is furthest from its share.
         short = max(affordable, key=lambda n: nfe * segments[n].share - counts[n] * costs[n])

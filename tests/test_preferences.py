@@ -248,8 +248,6 @@ def test_the_key_changes_with_everything_that_matters(tmp_path):
 def test_requests_that_cannot_be_answered(tmp_path):
     with pytest.raises(RequestError, match="at least 2"):
         collect(TinyBackbone(), TinyTrack(prompts=1), SPEC, tmp_path)
-    with pytest.raises(RequestError, match="nfe 1: at least 2"):
-        collect(TinyBackbone(), TinyTrack(), PreferenceSpec(nfe=1, guidance=2.0), tmp_path)
 
     class Unlabelled(TinyTrack):
         def annotator(self):
