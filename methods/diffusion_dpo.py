@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from halign_bench.batch import ClipBatch, PairBatch, error, form_weight, half_ties
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage
@@ -56,31 +56,34 @@ class DPOConfig(AlignmentMethod.Config):
       noise, where motion is settled.
     """
 
-    form: Literal["flow", "epsilon"] = Field(
-        default="flow", description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]"
+    form: Literal["flow", "epsilon"] | None = Field(
+        default=None,
+        description="space of the error [code: flow_grpo | code: DiffusionDPO train.py]; None is flow for a flow, "
+        "epsilon for any other backbone",
     )
-    beta: float = Field(
-        gt=0,
-        description="default 1000 for flow [ours, tuned on puppet; 100 in code: flow_grpo], 5000 for epsilon "
+    beta: float | None = Field(
+        default=None, gt=0,
+        description="None is 1000 for flow [ours, tuned on puppet; 100 in code: flow_grpo], 5000 for epsilon "
         "[code: DiffusionDPO train.py]; all with mean reduction and the factor 1/2 outside",
-    )
+    )  # fmt: skip
     reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code: both]")
     half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code: both]")
 
-    @model_validator(mode="before")
-    @classmethod
-    def beta_of_the_form(cls, given: Any) -> Any:
-        return {"beta": 5000.0 if given.get("form") == "epsilon" else 1000.0, **given}
+    def resolved(self, backbone: Backbone) -> tuple[Literal["flow", "epsilon"], float]:
+        """(form, β) on this backbone."""
+        form = self.form or ("flow" if backbone.parameterisation == "flow" else "epsilon")
+        return form, self.beta or (1000.0 if form == "flow" else 5000.0)
 
 
 def dpo(config: DPOConfig, policy: Denoiser, reference: Denoiser, batch: PairBatch, backbone: Backbone) -> LossOutput:
     """Diffusion-DPO on pairs whose winner and loser share t and noise; `[B]` each."""
     both = batch.stacked()
     x_t, target = both.noised(backbone)
-    weight = form_weight(config.form, both.t, backbone)
+    form, beta = config.resolved(backbone)
+    weight = form_weight(form, both.t, backbone)
     winner, loser = (weight * error(policy(x_t, both.t, both.condition), target)).chunk(2)
     reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
-    loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, config.beta)
+    loss, inside = dpo_loss(winner, loser, reference_winner, reference_loser, beta)
     return LossOutput(loss, {
         "implicit_accuracy": half_ties(inside),
         "winner_gap": winner - reference_winner,

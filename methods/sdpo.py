@@ -77,7 +77,8 @@ class SDPO(AlignmentMethod):
         assert isinstance(batch, PairBatch)
         both = batch.stacked()
         x_t, target = both.noised(backbone)
-        weight = form_weight(self.config.form, both.t, backbone)
+        form, beta = self.config.resolved(backbone)
+        weight = form_weight(form, both.t, backbone)
         prediction = policy(x_t, both.t, both.condition)
         winner, loser = (weight * error(prediction, target)).chunk(2)
         reference_winner, reference_loser = (weight * error(reference(x_t, both.t, both.condition), target)).chunk(2)
@@ -86,7 +87,7 @@ class SDPO(AlignmentMethod):
         winner_residual, loser_residual = residual.chunk(2)
         scale = loser_scale(winner_residual, loser_residual, self.config.mu)
         scaled_loser = loser.detach() + scale * (loser - loser.detach())  # the value as it was, λ times the gradient
-        loss, inside = dpo_loss(winner, scaled_loser, reference_winner, reference_loser, self.config.beta)
+        loss, inside = dpo_loss(winner, scaled_loser, reference_winner, reference_loser, beta)
         return LossOutput(loss, {
             "implicit_accuracy": half_ties(inside),
             "winner_gap": winner - reference_winner,

@@ -148,11 +148,16 @@ def test_flow_form_refuses_a_backbone_that_is_no_flow():
         form_weight("flow", torch.rand(2), Cosine("epsilon"))
 
 
-def test_beta_follows_the_form_and_is_recorded_with_its_conventions():
+def test_form_and_beta_are_the_backbones_unless_given():
     assert DiffusionDPO().config.model_dump() == {
-        "form": "flow", "beta": 1000.0, "reduction": "mean", "half": "outside beta", "criterion": "overall"
+        "form": None, "beta": None, "reduction": "mean", "half": "outside beta", "criterion": "overall"
     }
-    assert DiffusionDPO.Config(form="epsilon").beta == 5000.0
-    assert DiffusionDPO.Config(form="epsilon", beta=7).beta == 7.0
+    resolved = {
+        (kind, form, beta): DiffusionDPO.Config(form=form, beta=beta).resolved(Cosine(kind))
+        for kind in ("flow", "epsilon", "v") for form in (None, "epsilon") for beta in (None, 7.0)
+    }  # fmt: skip
+    for (kind, form, beta), found in resolved.items():
+        wanted = ("flow", 1000.0) if (kind, form) == ("flow", None) else ("epsilon", 5000.0)
+        assert found == (wanted if beta is None else (wanted[0], beta))
     with pytest.raises(ValueError, match="greater than 0"):
         DiffusionDPO.Config(beta=0)

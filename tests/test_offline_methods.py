@@ -213,7 +213,7 @@ def _with_gradient_of(keep, backbone, clips):
                 made = backbone.predict(x_t, batch.t, batch.condition)
             errors[side, on] = (made - target).pow(2).flatten(1).mean(1)
     policy_and_reference = [errors[side, on] for on in (True, False) for side in ("winner", "loser")]
-    return LossOutput(dpo_loss(*policy_and_reference, DPO().config.beta)[0])
+    return LossOutput(dpo_loss(*policy_and_reference, DPO().config.resolved(TinyBackbone())[1])[0])
 
 
 def test_sdpo_keeps_the_winner_where_dpo_gives_it_up():

@@ -28,7 +28,7 @@ def labels(*methods: str, **options: object) -> list[str]:
 def test_base_and_sft_are_always_there_and_duplicates_are_one() -> None:
     assert labels("diffusion-dpo") == ["base", "sft", "diffusion-dpo"]
     assert labels("diffusion-dpo,sft", "base") == ["base", "sft", "diffusion-dpo"]
-    assert labels("diffusion-dpo,diffusion-dpo[form=flow]") == ["base", "sft", "diffusion-dpo"]
+    assert labels("ipa,ipa[beta=600]") == ["base", "sft", "ipa"]
 
 
 def test_numbers_that_differ_from_the_defaults_show_in_the_label() -> None:
