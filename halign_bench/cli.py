@@ -194,7 +194,9 @@ def pretrain(
     from halign_bench import pretrain as training
     from halign_bench.progress import Progress, Stop
 
-    recipe = replace(training.RECIPES[backbone], seed=seed, **({} if steps is None else {"steps": steps}))
+    recipe = replace(training.RECIPES[backbone], seed=seed)
+    if steps is not None:
+        recipe = replace(recipe, steps=steps)
     with contextlib.ExitStack() as phases, Stop().listening() as stop:
         progress = Progress(Console(stderr=True), stop)
         current: dict[str, Any] = {}

@@ -164,7 +164,7 @@ def test_another_recipe_in_the_same_folder_is_refused(pretrained):
 
 
 def test_missing_and_damaged_checkpoints_are_one_sentence(pretrained, tmp_path):
-    with pytest.raises(RequestError, match="is missing; make it with `halign-bench pretrain`"):
+    with pytest.raises(RequestError, match="is missing; make it with `halign-bench pretrain --backbone puppet-dit`"):
         PuppetDiT.load(tmp_path)
     backbone = PuppetDiT.load(pretrained)
     backbone.save(tmp_path)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class PuppetBackbone(Backbone):
         raise NotImplementedError
 
     @classmethod
-    def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> Self:
+    def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> PuppetBackbone:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
