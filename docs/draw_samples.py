@@ -41,11 +41,12 @@ def main(run: Path, out: Path) -> None:
         if (kept := record.files.get("adapters")) is not None:
             for folder in sorted((run / "records" / kept).glob("*/adapters")):
                 load_adapters(backbone.denoiser, folder)
-        variant, nfe = variant_named(method), record.protocol["evaluation"]["nfe"][0]
+        variant, asked = variant_named(method), record.protocol["evaluation"]
         active, segments = variant.active_adapters, variant.segments()
         made = sample(
-            backbone, condition, noise, nfe=nfe, guidance=backbone.guidance, active=active, segments=segments
-        )
+            backbone, condition, noise, nfe=asked["nfe"][0], guidance=asked["guidance"], active=active,
+            segments=segments,
+        )  # fmt: skip
         columns[method] = [[video[k] for k in FRAMES] for video in backbone.decode(made)]
     paint(columns).save(out)
 

@@ -93,9 +93,9 @@ class Trial:
         """A group of samples for one prompt."""
         if self.stage.rollout is None:
             raise Broken(f"stage {self.stage.adapter} learns online and has no `rollout`")
-        clips, group = make_batch(self.stage, self.backbone), self.stage.rollout.group
-        assert isinstance(clips, ClipBatch)
-        condition = {name: torch.cat([value[:1]] * group) for name, value in clips.condition.items()}
+        group = self.stage.rollout.group
+        assert isinstance(self.batch, ClipBatch)
+        condition = {name: torch.cat([value[:1]] * group) for name, value in self.batch.condition.items()}
         with torch.no_grad():
             way = self.method.rollout(self.stage, self.policy, lambda k: noise(group, k), condition, self.backbone)
         try:

@@ -18,7 +18,7 @@ estimate  The quality of the clean estimate at level t of the sampling path, les
           `settled` is the same as the share of the way from the first estimate (t = 1) to the finished sample, given
           where the two are told apart. An estimate at high noise is a blurred mean, which a criterion that measures
           distances may prefer to any sample: read it as a picture of the path, not as what is decided.
-skipped   What does skipping the early interval cost? One network evaluation at t = 1 leads straight to t, and from
+skipped   What does skipping the early interval cost? One step at t = 1 leads straight to t, and from
           there the steps are those of the whole path, so that only the interval and its evaluations are missing.
           Quality less that of the whole path from the same noise. It is what TPO samples with `motion_nfe_share` 0;
           at t = 0 it is generation in one step.

@@ -55,7 +55,7 @@ def draw(analysis: Analysis) -> Any:
         axis.set_ylabel(unit)
         axis.set_xlim(1.02, -0.02)  # as sampling goes: from noise to clean
     axes[0].set_ylim(top=1.05)
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="lower right")
     return figure
 
 
