@@ -55,6 +55,7 @@ class Stage:
                which is the union of their pairs; online those of all of them, and "overall" is every one there is
     interval   (low, high) of t it trains on, within [0, 1]; t = 1 is pure noise
     share      of the method's training budget
+    lr         learning rate; None is the profile's, made for a LoRA
     limit      winners only: the best so many by score; None is all. Fewer than asked for is a RequestError
     insert     what the adapter is: a module of the method's own; None is a LoRA
     rollout    online only, and needed there: how it samples. Its samples pass all t, so the interval is (0, 1)
@@ -65,6 +66,7 @@ class Stage:
     criterion: str = "overall"
     interval: tuple[float, float] = (0.0, 1.0)
     share: float = 1.0
+    lr: float | None = None
     limit: int | None = None
     insert: Insert | None = None
     rollout: Rollout | None = None

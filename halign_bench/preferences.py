@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
+from halign_bench.loading import annotator_of
 from halign_bench.sampling import Progress, initial_noise, sample
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def collect(
     written atomically and carries the checksum of its content, so that a killed collection goes on
     where it was and a damaged file is made again. `progress` counts candidates.
     """
-    annotator = _annotator(track)
+    annotator = annotator_of(track, "there are no preferences to learn from", "run only methods that need none")
     available = track.splits().get("prompts", 0)
     count = min(spec.prompts, available)
     if count < 2:
@@ -306,16 +307,6 @@ def collect(
     data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
     data.annotate = lambda prompt, videos: _scores(annotator, videos, [track.clip("prompts", prompt)] * len(videos))
     return data
-
-
-def _annotator(track: Track) -> Annotator:
-    try:
-        return track.annotator()
-    except NotImplementedError:
-        raise RequestError(
-            f"track {track.name} has no annotator, so there are no preferences to learn from; "
-            "give it one (`Track.annotator`) or run only methods that need none"
-        ) from None
 
 
 def _sample_chunk(

@@ -6,16 +6,15 @@ import contextlib
 import errno
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from halign_bench import registry
 from halign_bench.errors import HalignError, Interrupted, RequestError
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
+from halign_bench.loading import load_backbone, load_track
 from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
@@ -25,9 +24,7 @@ from halign_bench.selfcheck import fingerprint
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from halign_bench.backbone import Backbone
     from halign_bench.preferences import PreferenceSet
-    from halign_bench.track import Track
     from halign_bench.training import TrainingResult
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
@@ -88,13 +85,8 @@ class Run:
         self.progress = Progress(console, stop)
         profile = steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
-            backbone: Any = registry.get("backbone", request.backbone)
-            track: Any = registry.get("track", request.track)
-            self._plugin, self._device = backbone, resolve_device(request.device)
-            self.backbone = self._load()
-            # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-            self.track: Track = track(data=request.data, frames=self.backbone.frames, size=self.backbone.size)
+            self.backbone = load_backbone(request.backbone, request.device)
+            self.track = load_track(request.track, request.data, self.backbone)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
         for refusal in self.track.refusals():
@@ -159,20 +151,13 @@ class Run:
                 self._restore_base()
         return failed
 
-    def _load(self) -> Backbone:
-        from halign_bench.backbone import native_precision
-
-        loaded: Backbone = self._plugin.load(device=self._device)
-        loaded.precision = native_precision(loaded.device)
-        return loaded
-
     def _restore_base(self) -> None:
         """What went wrong in a cell may have changed the base under it; the next one starts from the base as it was."""
         from halign_bench.adapters import attached
 
         module = self.backbone.denoiser
         if fingerprint(module, attached(module)) != self._base:
-            self.backbone = self.evaluator.backbone = self._load()
+            self.backbone = self.evaluator.backbone = load_backbone(self.request.backbone, self.request.device)
             self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
@@ -279,18 +264,4 @@ class Run:
         return results
 
 
-def resolve_device(name: str) -> str:
-    """ "auto" is the first GPU where torch sees one, else the CPU. Raises `RequestError` for one that is not there."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
-        raise RequestError(f"--device {name}: torch cannot use it here; --device auto takes what there is") from None
-    return name
-
-
-__all__ = ["Run", "RunRequest", "resolve_device", "run"]
+__all__ = ["Run", "RunRequest", "run"]

@@ -385,7 +385,7 @@ class _Training:
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.clip))
         means_by_name = dict(zip(sums, means, strict=True))
         self._check(stage, means_by_name["loss"], norm, relative)
-        rate = self.spec.lr * min(1.0, (self.state.step + 1) / max(1, self.spec.warmup))
+        rate = (stage.lr or self.spec.lr) * min(1.0, (self.state.step + 1) / max(1, self.spec.warmup))
         self.whole = False
         for group in self.optimizer.param_groups:
             group["lr"] = rate

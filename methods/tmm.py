@@ -126,6 +126,11 @@ class TMM(AlignmentMethod):
             default=0.5, gt=0, lt=1, description="of the budget; the rest is the skeleton's [ours]"
         )
 
+        lr: float | None = Field(
+            default=1e-3, gt=0, description="of layers that start from nothing; None is the profile's [ours; 1e-5 for "
+            "10,000 steps in the paper, a thousand times what its LoRA-like DPO stage has: note]",
+        )  # fmt: skip
+
     config: Config
 
     @property
@@ -133,13 +138,13 @@ class TMM(AlignmentMethod):
         return {"4": 4, "2": 2, "none": 1}[self.config.fold]
 
     def stages(self) -> Sequence[Stage]:
-        audio = Insert(self.audio_layers, self.hear)
+        audio, share, lr = Insert(self.audio_layers, self.hear), self.config.audio_share, self.config.lr
         if not self.config.skeleton:
-            return (Stage("tmm-audio", "clips", insert=audio),)
-        share = self.config.audio_share
+            return (Stage("tmm-audio", "clips", lr=lr, insert=audio),)
+        skeleton = Insert(self.skeleton_layers, self.follow)
         return (
-            Stage("tmm-audio", "clips", share=share, insert=audio),
-            Stage("tmm-skeleton", "clips", share=1 - share, insert=Insert(self.skeleton_layers, self.follow)),
+            Stage("tmm-audio", "clips", share=share, lr=lr, insert=audio),
+            Stage("tmm-skeleton", "clips", share=1 - share, lr=lr, insert=skeleton),
         )
 
     # Audio: folded into tokens

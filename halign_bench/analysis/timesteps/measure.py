@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
+from halign_bench.loading import annotator_of
 from halign_bench.protocol import sha256_of
 from halign_bench.sampling import Progress, Step, advance, initial_noise, path, walk
 
@@ -26,6 +27,7 @@ SPLIT = "prompts"
 LEVELS = 7  # how many are measured where none are asked for
 CLIPS = 64  # likewise, as far as the track has them
 KINDS = ("full", "first", "estimate", "remade", "skipped")
+UNLABELLED = ("nothing says how good motion or fidelity of a sample are", "choose another track")
 
 
 class Spec(BaseModel):
@@ -83,7 +85,7 @@ def measure(
     `progress` counts network evaluations. Raises RequestError for more clips than the track has, a track without
     an annotator, and a path too short.
     """
-    annotator = annotator_of(track)
+    annotator = annotator_of(track, *UNLABELLED)
     steps = path(spec.nfe, spec.guidance)
     levels = choose_levels(steps, spec.levels)
     count = _clips(track, spec)
@@ -126,16 +128,6 @@ def measure(
         skip_nfe=tuple(steps[0].cost + _cost(rests[level]) for level in levels),
         values={kind: {name: joined[kind][..., c] for c, name in enumerate(criteria)} for kind in KINDS},
     )
-
-
-def annotator_of(track: Track) -> Annotator:
-    try:
-        return track.annotator()
-    except NotImplementedError:
-        raise RequestError(
-            f"track {track.name} has no annotator, so nothing says how good motion or fidelity of a sample are; "
-            "give it one (`Track.annotator`) or choose another track"
-        ) from None
 
 
 def _clips(track: Track, spec: Spec) -> int:
@@ -199,4 +191,4 @@ def _measure_chunk(
     return {kind: torch.stack(parts, 1) for kind, parts in made.items()}
 
 
-__all__ = ["CLIPS", "KINDS", "SPLIT", "Scores", "Spec", "annotator_of", "choose_levels", "measure"]
+__all__ = ["CLIPS", "KINDS", "SPLIT", "UNLABELLED", "Scores", "Spec", "choose_levels", "measure"]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halign_bench import registry
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.folder import cache_dir
 from halign_bench.plan import check_data
@@ -68,20 +66,14 @@ def run(request: Request, console: Console | None = None) -> int:
 
 def _measure(request: Request, spec: Spec, progress: Progress, stop: Stop) -> tuple[Analysis, dict[str, Any]]:
     from halign_bench.analysis.timesteps.analyse import analyse
-    from halign_bench.analysis.timesteps.measure import SPLIT, annotator_of, choose_levels, measure
-    from halign_bench.backbone import native_precision
-    from halign_bench.runner import resolve_device
+    from halign_bench.analysis.timesteps.measure import SPLIT, UNLABELLED, choose_levels, measure
+    from halign_bench.loading import annotator_of, load_backbone, load_track
     from halign_bench.sampling import path
 
     with progress.phase(f"load {request.backbone} and {request.track}", 1):
-        plugin: Any = registry.get("backbone", request.backbone)
-        backbone = plugin.load(device=resolve_device(request.device))
-        backbone.precision = native_precision(backbone.device)
-        # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
-        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-        track_plugin: Any = registry.get("track", request.track)
-        track = track_plugin(data=request.data, frames=backbone.frames, size=backbone.size)
-        protocol = annotator_of(track).protocol
+        backbone = load_backbone(request.backbone, request.device)
+        track = load_track(request.track, request.data, backbone)
+        protocol = annotator_of(track, *UNLABELLED).protocol
     for refusal in track.refusals():
         progress.say(f"left out {refusal.source}: {refusal.reason}")
     spec = spec.model_copy(update={"guidance": backbone.guidance})
