@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from halign_bench.adapters import load_adapters, remove_adapters
-from halign_bench.backbones.puppet_dit import PuppetDiT
+from halign_bench.loading import load_backbone
 from halign_bench.plan import variant_named
 from halign_bench.results import read_records
 from halign_bench.sampling import initial_noise, sample
@@ -26,7 +26,9 @@ CLIPS, FRAMES, SCALE, GAP, TITLE = (3, 8, 17, 30), (4, 9, 14), 2, 6, 16
 def main(run: Path, out: Path) -> None:
     done = {r.cell.method: r for r in read_records([run])[0] if r.cell.seed == 0 and r.status == "done"}
     order = sorted(done, key=lambda method: (method != "base", method != "sft", method))
-    backbone, track = PuppetDiT.load(), PuppetTrack()
+    if not done:
+        sys.exit(f"{run}: no finished record of seed 0 here")
+    backbone, track = load_backbone(next(iter(done.values())).cell.backbone, "auto"), PuppetTrack()
     clips = [track.clip("eval", index) for index in CLIPS]
     skeletons = [draw_skeleton(clip.skeleton, clip.layout, backbone.size)[FRAMES[0]] for clip in clips]
     columns = {
@@ -37,11 +39,13 @@ def main(run: Path, out: Path) -> None:
     condition, noise = backbone.condition(clips), initial_noise(backbone, [clip.id for clip in clips], 0)
     for method in order:
         record = done[method]
-        remove_adapters(backbone.denoiser)
-        if (kept := record.files.get("adapters")) is not None:
-            for folder in sorted((run / "records" / kept).glob("*/adapters")):
-                load_adapters(backbone.denoiser, folder)
         variant, asked = variant_named(method), record.protocol["evaluation"]
+        remove_adapters(backbone.denoiser)
+        folders = sorted((run / "records" / record.files.get("adapters", "none")).glob("*/adapters"))
+        if variant.needs_data() and not folders:
+            sys.exit(f"{run}: no adapters of {method}, which lie in the folder of its run")
+        for folder in folders:
+            load_adapters(backbone.denoiser, folder)
         active, segments = variant.active_adapters, variant.segments()
         made = sample(
             backbone, condition, noise, nfe=asked["nfe"][0], guidance=asked["guidance"], active=active,
