@@ -80,6 +80,36 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
         restore_trains()
 
 
+@contextmanager
+def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
+
+    Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
+    are those of `active_adapters` but for rounding. Where weights cannot carry a LoRA (quantised ones) none does.
+    """
+    import torch
+    from peft.tuners.lora import Linear
+
+    loras = [name for name in names if name in _loras(module)]
+    layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
+    linear = all(isinstance(layer, Linear) and layer.weight.is_floating_point() for layer in layers)
+    if not (layers and linear):
+        with active_adapters(module, names):
+            yield
+        return
+    kept = [(layer.weight, layer.weight.data) for layer in layers]
+    try:
+        with torch.no_grad():
+            for layer, (weight, own) in zip(layers, kept, strict=True):
+                deltas = [layer.get_delta_weight(name).float() for name in loras if name in layer.lora_A]
+                weight.data = (own.float() + sum(deltas)).to(own.dtype)
+        with active_adapters(module, [name for name in names if name not in loras]):
+            yield
+    finally:
+        for weight, own in kept:
+            weight.data = own
+
+
 def attach(
     backbone: Backbone, stage: Stage, condition: Condition, rank: int, alpha: float, seed: int
 ) -> list[torch.nn.Parameter]:
@@ -285,6 +315,6 @@ def _with_name(key: str, name: str) -> str:
 
 
 __all__ = [
-    "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "load_adapters", "remove_adapters",
-    "save_adapters",
+    "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "fused_adapters", "load_adapters",
+    "remove_adapters", "save_adapters",
 ]

@@ -140,8 +140,11 @@ class Backbone:
 
     # Adapters: the reference is these same weights with every adapter off.
 
-    def adapters(self, active: Sequence[str]) -> AbstractContextManager[None]:
-        """Within the context exactly these adapters are active; none of them means the reference."""
-        from halign_bench.adapters import active_adapters
+    def adapters(self, active: Sequence[str], fused: bool = False) -> AbstractContextManager[None]:
+        """Within the context exactly these adapters are active; none of them means the reference.
 
-        return active_adapters(self.denoiser, active)
+        fused  the weights carry the LoRAs: faster, without gradients, equal but for rounding
+        """
+        from halign_bench.adapters import active_adapters, fused_adapters
+
+        return (fused_adapters if fused else active_adapters)(self.denoiser, active)

@@ -178,7 +178,7 @@ def walk(
     unconditional = backbone.unconditional(condition) if any(step.cost == 2 for step in steps) else {}
     for step in steps:
         t = torch.full((len(x),), step.now, device=x.device)
-        with backbone.adapters(tuple(active(step.now)) if active is not None else ()):
+        with backbone.adapters(tuple(active(step.now)) if active is not None else (), fused=True):
             prediction = backbone.denoise(x, t, condition).float()
             if step.cost == 2:
                 empty = backbone.denoise(x, t, unconditional).float()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import TinyBackbone, TinyTrack
 
+from halign_bench import adapters
 from halign_bench.adapters import (
     active_adapters,
     adapter_parameters,
@@ -121,6 +122,57 @@ def test_gradients_reach_the_policy_around_a_reference_pass_with_checkpointing(i
     plain = gradient(False)
     assert float(plain.abs().max()) > 0
     torch.testing.assert_close(gradient(True), plain)
+
+
+def test_fused_weights_give_the_same_output_and_leave_the_base_bit_for_bit(inputs):
+    backbone = TinyBackbone()
+    base = predict(backbone, inputs)
+    attach(backbone, "a", 1, nonzero=True)
+    trained = attach(backbone, "b", 2, nonzero=True)
+    before = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
+    for names in (["a"], ["a", "b"], []):
+        with backbone.adapters(names):
+            apart = predict(backbone, inputs)
+        with pytest.raises(RuntimeError), backbone.adapters(names, fused=True):
+            torch.testing.assert_close(predict(backbone, inputs), apart)
+            raise RuntimeError
+        assert torch.equal(apart, base) == (not names)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.denoiser.state_dict().items())
+    assert torch.equal(predict(backbone, inputs), base) and all(p.requires_grad for p in trained)
+
+
+def test_weights_that_cannot_carry_a_lora_leave_it_active(inputs):
+    backbone = TinyBackbone()
+    attach(backbone, "a", 1, nonzero=True)
+    with backbone.adapters(["a"]):
+        apart = predict(backbone, inputs)
+    layer = next(layer for layer in adapters._tuner_layers(backbone.denoiser))
+    layer.get_base_layer().register_buffer("packed", torch.zeros(1, dtype=torch.uint8))
+    layer.__class__ = type("Quantised", (type(layer),), {"weight": property(lambda self: self.base_layer.packed)})
+    with backbone.adapters(["a"], fused=True):
+        assert torch.equal(predict(backbone, inputs), apart)
+
+
+def test_in_bf16_a_lora_layer_gives_the_bits_that_it_gives_with_its_own_casts(inputs, monkeypatch):
+    from contextlib import nullcontext
+
+    import peft.helpers
+
+    backbone = TinyBackbone()
+    backbone.precision = "bf16"
+    parameters = attach(backbone, "a", 1, nonzero=True)
+
+    def output_and_gradients():
+        with backbone.adapters(["a"]):
+            made = backbone.denoise(inputs[0], torch.full((2,), 0.5), inputs[1])
+            made.float().square().sum().backward()
+        gradients = [p.grad.clone() for p in parameters]
+        backbone.denoiser.zero_grad()
+        return [made, *gradients]
+
+    ours = output_and_gradients()
+    monkeypatch.setattr(peft.helpers, "disable_input_dtype_casting", lambda module: nullcontext())
+    assert all(torch.equal(a, b) for a, b in zip(ours, output_and_gradients(), strict=True))
 
 
 def test_without_adapters_the_context_does_nothing_and_an_unknown_name_is_refused(inputs):

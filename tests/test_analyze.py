@@ -50,7 +50,7 @@ class GaussianBackbone(Backbone):
     def decode(self, latents):
         return latents.numpy()
 
-    def adapters(self, active):
+    def adapters(self, active, fused=False):
         return nullcontext()
 
     def predict(self, x_t, t, condition):

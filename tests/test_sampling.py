@@ -104,7 +104,7 @@ def test_adapters_are_on_only_where_the_method_says(condition):
     assert asked == [1.0, 0.5]
     x = noise
     for t, name in ((1.0, "high"), (0.5, "low")):
-        with torch.no_grad(), backbone.adapters([name]):
+        with torch.no_grad(), backbone.adapters([name], fused=True):
             x = x - 0.5 * backbone.predict(x, torch.full((4,), t), condition)
     assert torch.equal(result, x)
     base = sample(TinyBackbone(), condition, noise, nfe=2)
@@ -172,7 +172,7 @@ class Known(Backbone):
             return super().alpha_sigma(t)
         return torch.cos(t * 1.5), torch.sin(t * 1.5)
 
-    def adapters(self, active):
+    def adapters(self, active, fused=False):
         import contextlib
 
         return contextlib.nullcontext()

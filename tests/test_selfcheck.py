@@ -213,8 +213,8 @@ class Switched(TinyBackbone):
         self.switch = switch
 
     @contextlib.contextmanager
-    def adapters(self, active):
-        with super().adapters(active):
+    def adapters(self, active, fused=False):
+        with super().adapters(active, fused):
             for place, layer in enumerate(adapters._tuner_layers(self.denoiser)):
                 self.switch(place, layer)
             yield
