@@ -153,7 +153,7 @@ def test_it_can_be_given_fewer_winners(data, tmp_path):
 
 def test_claims_name_the_rows_that_learn_from_the_same_labels():
     def rows(**config):
-        return [claim.better_than for claim in ipa(**config).claims]
+        return list(dict.fromkeys(claim.better_than for claim in ipa(**config).claims))
 
     labels = "sft[criterion=fidelity],diffusion-dpo[criterion=fidelity]"
     assert rows() == ["base", *labels.split(","), "ipa[hand_weight=1]"]
