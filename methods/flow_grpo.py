@@ -137,6 +137,9 @@ class FlowGRPO(AlignmentMethod):
         same_noise: bool = Field(
             default=False, description="a group starts from one noise [code: no in flow_grpo, yes in DanceGRPO]"
         )
+        lr: float | None = Field(
+            default=3e-4, gt=0, description="learning rate; None is the profile's [code: flow_grpo]"
+        )
         clip: float = Field(default=1e-4, gt=0, description="of the ratio, around 1 [code: both]")
         kl: float = Field(default=0.004, ge=0, description="weight of the KL [code: flow_grpo's 0.04, see above]")
         criterion: str = Field(
@@ -148,7 +151,7 @@ class FlowGRPO(AlignmentMethod):
     def stages(self) -> Sequence[Stage]:
         config = self.config
         rollout = Rollout(config.prompts, config.group, config.steps - 1, config.updates, config.same_noise)
-        return (Stage("flow-grpo", "online", config.criterion, rollout=rollout),)
+        return (Stage("flow-grpo", "online", config.criterion, lr=config.lr, rollout=rollout),)
 
     def at_start(self, stage: Stage) -> Mapping[str, float]:
         return {"ratio": 1.0, "kl": 0.0}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from halign_bench.batch import ClipBatch, PairBatch, epsilon_weight, error
+from halign_bench.batch import ClipBatch, PairBatch, error, form_weight
 from halign_bench.method import AlignmentMethod, Claim, LossOutput, Stage, row
 from halign_bench.registry import register
 
@@ -81,6 +81,10 @@ class IPA(AlignmentMethod):
     class Config(AlignmentMethod.Config):
         beta: float = Field(default=600.0, gt=0, description="with mean reduction and the 1/2 outside [code]")
         hand_weight: float = Field(default=10.0, gt=0, description="of squared errors on hands; 1 is off [code]")
+        form: Literal["flow", "epsilon"] = Field(
+            default="epsilon", description="space of the error: of the noise, which is the weight (1-t)² [paper, code], "
+            "or of a flow's velocity, all t alike [ours]",
+        )  # fmt: skip
         reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code]")
         half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code]")
         criterion: str = Field(default="fidelity", description="whose scores choose winners [ours: hands show in it]")
@@ -120,6 +124,6 @@ class IPA(AlignmentMethod):
         halo = None if batch.hand_mask is None else halo_weight(batch.hand_mask, self.config.hand_weight)
         policy_error = error(policy(x_t, batch.t, batch.condition), target, halo)
         reference_error = error(reference(x_t, batch.t, batch.condition), target, halo)
-        weight = epsilon_weight(batch.t, backbone)  # (1-t)² for a flow
+        weight = form_weight(self.config.form, batch.t, backbone)  # (1-t)² for the noise of a flow
         loss = ipa_loss(policy_error, reference_error, weight, self.config.beta)
         return LossOutput(loss, {"winner_gap": policy_error - reference_error})

@@ -125,7 +125,6 @@ class TMM(AlignmentMethod):
         audio_share: float = Field(
             default=0.5, gt=0, lt=1, description="of the budget; the rest is the skeleton's [ours]"
         )
-
         lr: float | None = Field(
             default=1e-3, gt=0, description="of layers that start from nothing; None is the profile's [ours; 1e-5 for "
             "10,000 steps in the paper, a thousand times what its LoRA-like DPO stage has: note]",
