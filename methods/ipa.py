@@ -82,7 +82,7 @@ class IPA(AlignmentMethod):
         beta: float = Field(default=600.0, gt=0, description="with mean reduction and the 1/2 outside [code]")
         hand_weight: float = Field(default=10.0, gt=0, description="of squared errors on hands; 1 is off [code]")
         form: Literal["flow", "epsilon"] = Field(
-            default="epsilon", description="space of the error: of the noise, which is the weight (1-t)² [paper, code], "
+            default="epsilon", description="space of the error: of the noise, hence the weight (1-t)² [paper, code], "
             "or of a flow's velocity, all t alike [ours]",
         )  # fmt: skip
         reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code]")
