@@ -52,8 +52,7 @@ class TPO(AlignmentMethod):
         Claim("motion_gap", "base", f"{PAPER}, abstract: motion naturalness improves; the metric is ours"),
         Claim("hkc", "base", f"{PAPER}, abstract: fidelity improves; the metric is ours"),
         Claim(
-            ("motion_gap", "hkc"), "tpo[experts=pooled]",
-            f"{PAPER}: two experts against one model for both; the metrics are ours",
+            ("motion_gap", "hkc"), "diffusion-dpo", f"{PAPER}: two experts against one for both; the metrics are ours"
         ),
         Claim(
             tuple(f"{metric}/nfe30" for metric in ("fid", "motion_gap", "hkc", "sync_c")), "base/nfe100",
