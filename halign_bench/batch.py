@@ -72,7 +72,7 @@ class ClipBatch:
     condition  what the model is told, batch first
     hand_mask  `[B, 1, T, H, W]` in [0, 1], how much of each latent cell a hand covers; None without a skeleton
     ids        a name for each sample
-    reward     `[B]`, the annotator's score in standard deviations from the mean of all candidates; None where
+    reward     `[B]`, the annotator's score in standard deviations from the mean of its prompt; None where
                there is none (real clips) and in pairs, which have a margin instead
     """
 

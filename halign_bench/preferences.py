@@ -6,9 +6,9 @@ the criteria weigh alike in "overall", which is their mean. Then
 
 - a **pair** of a prompt is its best against its worst candidate, if they differ by more than
   `min_margin` of these standard deviations (identical scores never make a pair);
-- a **winner** of a prompt is its best candidate, if it is better than the average candidate
-  (standardised score above 0): the best of a bad lot is not an example to imitate;
-- a **candidate** is every scored sample, with its standardised score as its reward.
+- a **winner** of a prompt is its best candidate, if any two differ;
+- a **candidate** is every scored sample, with its standardised score as its reward: how far it is
+  from the mean of its prompt.
 
 The last prompts are held out: never trained on, used to measure implicit accuracy.
 """
@@ -129,37 +129,25 @@ class PreferenceSet:
             raise RequestError(f"no preferences for the criterion {criterion}: this track's annotator gives {known}")
 
     def standardised(self, criterion: str) -> np.ndarray:
-        """`[P, K]`: scores in standard deviations from the mean of all training candidates."""
+        """`[P, K]`: scores from the mean of their prompt, in standard deviations among the candidates of one prompt.
+
+        Only candidates of one prompt are ever compared. Between prompts scores differ several times as much, which
+        tells easy prompts from hard ones and nothing about the policy.
+        """
         import numpy as np
 
         if criterion == OVERALL:
             return np.mean([self.standardised(name) for name in self.criteria], axis=0)
         self._check(criterion)
         scores = self.scores[..., self.criteria.index(criterion)]
-        train = scores[: self.n_train]
-        train = train[np.isfinite(train)]
-        spread = float(train.std()) if len(train) else 0.0
-        if spread <= 1e-9 * float(np.abs(train).max(initial=0.0)):  # all alike but for rounding: nobody is ahead
-            return np.where(np.isfinite(scores), 0.0, np.nan)
-        return (scores - train.mean()) / spread
-
-    def relative(self, criterion: str) -> np.ndarray:
-        """`[P, K]`: scores from the mean of their prompt, in standard deviations among the candidates of one prompt.
-
-        Only candidates of one prompt are ever compared. Were each criterion measured by its spread over all
-        prompts, the one that tells hard prompts from easy ones would hardly count in "overall".
-        """
-        import numpy as np
-
-        if criterion == OVERALL:
-            return np.mean([self.relative(name) for name in self.criteria], axis=0)
-        scores = self.standardised(criterion)
         scores = np.where(np.isfinite(scores), scores, np.nan)
         count = np.maximum(np.isfinite(scores).sum(axis=1, keepdims=True), 1)
         apart = scores - np.nansum(scores, axis=1, keepdims=True) / count
+        rounding = 1e-9 * float(np.nan_to_num(np.abs(scores[: self.n_train])).max(initial=0.0))
+        apart = np.where(np.abs(apart) <= rounding, 0.0, apart)
         free = (count[: self.n_train] - 1).sum()
         spread = float(np.sqrt(np.nansum(apart[: self.n_train] ** 2) / free)) if free else 0.0
-        return apart / spread if spread > 1e-9 else apart * 0.0
+        return apart / spread if spread > 0 else apart
 
     def pairs(self, criterion: str = OVERALL, heldout: bool = False) -> Pairs:
         """Best against worst of each prompt. Raises RequestError when there is not a single one.
@@ -176,7 +164,7 @@ class PreferenceSet:
                 pairs.loser.extend(part.loser)
                 pairs.margin.extend(part.margin)
             return pairs
-        scores = self.relative(criterion)
+        scores = self.standardised(criterion)
         for prompt in self._prompts(heldout):
             row = scores[prompt]
             if np.isfinite(row).sum() < 2:
@@ -197,25 +185,25 @@ class PreferenceSet:
         return pairs
 
     def winners(self, criterion: str = OVERALL, limit: int | None = None) -> Examples:
-        """The best candidate of each training prompt, where above average; the `limit` best of these.
+        """The best candidate of each training prompt; with `limit` the so many furthest ahead of their prompt's mean.
 
         Raises RequestError when there is none, or fewer than `limit`.
         """
         import numpy as np
 
-        scores, apart = self.standardised(criterion), self.relative(criterion)
-        rows = [(p, int(np.nanargmax(apart[p]))) for p in self._prompts(False) if np.isfinite(apart[p]).any()]
-        kept = [(prompt, best) for prompt, best in rows if scores[prompt, best] > 0]
+        scores = self.standardised(criterion)
+        rows = [(p, int(np.nanargmax(scores[p]))) for p in self._prompts(False) if np.isfinite(scores[p]).any()]
+        kept = [row for row in rows if scores[row] > 0]
         if not kept:
             raise RequestError(
-                f"no winner for {criterion}: no candidate of the {self.n_train} training prompts scores above the "
-                "average; sample more candidates or prompts"
+                f"no winner for {criterion}: of none of the {self.n_train} training prompts do two candidates differ; "
+                "sample more candidates or prompts"
             )
         if limit is not None:
             if len(kept) < limit:
                 raise RequestError(
-                    f"{limit} winners for {criterion} asked for and {len(kept)} are above the average; "
-                    "ask for fewer, or sample more prompts"
+                    f"{limit} winners for {criterion} asked for and there are {len(kept)}; ask for fewer, or sample "
+                    "more prompts"
                 )
             kept = sorted(sorted(kept, key=lambda row: -scores[row])[:limit])  # the best, in the order of prompts
         return Examples([p for p, _ in kept], [best for _, best in kept], [float(scores[row]) for row in kept])

@@ -59,8 +59,8 @@ class IPA(AlignmentMethod):
     on hands [note]; the code gives 10, and so does this. hand_weight = 1 is IPA without HALO, and so is a
     track without skeletons.
 
-    Winners: of each prompt the candidate with the best score, if that is above the average of all
-    candidates; with `winners` only the so many best of these. The paper chose 93 by hand from four
+    Winners: of each prompt the candidate with the best score; with `winners` only the so many that are
+    furthest ahead of the mean of their prompt. The paper chose 93 by hand from four
     candidates for each of its prompts [note].
     """
 

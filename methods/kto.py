@@ -47,7 +47,7 @@ class KTO(AlignmentMethod):
     utility (`--halo sigmoid`). m is the squared error of the noise, **mean** over all non-batch axes; there
     is no 1/2 in front of β. A flow backbone's velocity error is weighted by (1-t)² to be one.
 
-    Liked is every candidate that scores above the average candidate [ours; in the code: an image that won
+    Liked is every candidate that scores above the mean of its prompt [ours; in the code: an image that won
     at least one comparison]. Samples come as they are, about half of them liked [ours], where the code's
     example draws a liked one with probability 0.8.
     """

@@ -22,7 +22,7 @@ class RWR(AlignmentMethod):
     """L = exp(r/τ)·m_θ: the denoising loss on every sample of the base, weighted by its reward, no reference.
 
     [note] for the loss, which is written without τ there; no code of it is public. The reward r is the
-    annotator's score in standard deviations from the mean candidate [ours]. m is the squared error of the
+    annotator's score in standard deviations from the mean of its prompt [ours]. m is the squared error of the
     backbone's own prediction, **mean** over all non-batch axes, as in SFT. The smaller τ, the fewer samples
     count; for τ → ∞ good and bad are imitated alike.
     """

@@ -42,8 +42,8 @@ def test_pairs_are_best_against_worst_with_a_margin_in_standard_deviations():
     assert pairs.margin == pytest.approx([4 / spread])
     assert data.pairs("fidelity").winner == [2, 2]
     # overall: the mean of the two criteria, each in its own standard deviations
-    apart = data.relative("motion"), data.relative("fidelity")
-    np.testing.assert_allclose(data.relative("overall"), (apart[0] + apart[1]) / 2)
+    apart = data.standardised("motion"), data.standardised("fidelity")
+    np.testing.assert_allclose(data.standardised("overall"), (apart[0] + apart[1]) / 2)
     motion, fidelity = data.standardised("motion"), data.standardised("fidelity")
     np.testing.assert_allclose(data.standardised("overall"), (motion + fidelity) / 2)
 
@@ -52,7 +52,7 @@ def test_hard_prompts_do_not_decide_what_a_criterion_weighs():
     # Fidelity differs by 100 between prompts and by 1 within them, motion by 1 within: they weigh alike.
     data = scored([[[0, 100], [1, 102]], [[0, 0], [1, -2]], [[0, 50], [1, 52]]], min_margin=0.1)
     margins = data.pairs("overall").margin
-    assert data.relative("fidelity")[0] == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5)])
+    assert data.standardised("fidelity")[0] == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5)])
     assert margins == pytest.approx([np.sqrt(2), np.sqrt(2)]) and data.pairs("overall").prompt == [0, 2]
     assert data.pairs("fidelity").winner == [1, 0, 1]
 
@@ -64,10 +64,10 @@ def test_a_margin_drops_pairs_that_are_too_close():
     assert scored(scores, min_margin=0.5 / spread).pairs("motion").prompt == [0, 1]
 
 
-def test_winners_are_the_best_of_their_prompt_and_better_than_average():
-    data = scored([[[9, 0], [8, 0]], [[1, 0], [2, 0]]])
+def test_winners_are_the_best_of_their_prompt():
+    data = scored([[[9, 0], [8, 0]], [[1, 0], [2, 0]], [[3, 0], [3, 0]]])
     winners = data.winners("motion")
-    assert (winners.prompt, winners.candidate) == ([0], [0])  # the best of the second prompt is below average
+    assert (winners.prompt, winners.candidate) == ([0, 1], [0, 1])  # of the third prompt none is ahead
 
 
 def test_winners_can_be_limited_to_the_best_of_them():
@@ -76,7 +76,7 @@ def test_winners_can_be_limited_to_the_best_of_them():
     assert (two.prompt, two.candidate) == ([0, 2], [0, 0])
     assert two.reward == [data.standardised("motion")[0, 0], data.standardised("motion")[2, 0]]
     assert data.winners("motion", 3) == data.winners("motion")
-    with pytest.raises(RequestError, match="4 winners for motion asked for and 3 are above"):
+    with pytest.raises(RequestError, match="4 winners for motion asked for and there are 3"):
         data.winners("motion", 4)
 
 
@@ -85,7 +85,7 @@ def test_candidates_are_all_that_could_be_scored_with_their_reward():
     data = scored([[[1, 0], [nan, 0], [3, 0]], [[nan, 0], [nan, 0], [2, 0]], [[9, 0], [9, 0], [9, 0]]], n_train=2)
     found = data.candidates("motion")
     assert list(zip(found.prompt, found.candidate, strict=True)) == [(0, 0), (0, 2), (1, 2)]
-    assert found.reward == pytest.approx([(x - 2) / np.std([1, 3, 2]) for x in (1, 3, 2)])
+    assert found.reward == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5), 0])  # the last has nothing to be compared with
     with pytest.raises(RequestError, match="no candidate was scored on fidelity"):
         scored(np.full((2, 2, 2), nan)).candidates("fidelity")
 
@@ -115,7 +115,7 @@ def test_candidates_that_could_not_be_scored_take_no_part():
     data = scored([[[1, 0], [nan, 0], [3, 0]], [[nan, 0], [nan, 0], [2, 0]]])
     pairs = data.pairs("motion")
     assert (pairs.prompt, pairs.winner, pairs.loser) == ([0], [2], [0])
-    assert data.winners("motion").prompt == [0]  # 2 is the average of what was scored
+    assert data.winners("motion").prompt == [0]  # of the other only one was scored
     assert data.summary()["unscored"] == 3
 
 
