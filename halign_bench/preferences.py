@@ -10,6 +10,10 @@ the criteria weigh alike in "overall", which is their mean. Then
 - a **candidate** is every scored sample, with its standardised score as its reward: how far it is
   from the mean of its prompt.
 
+Candidates are sampled without guidance, so that they are draws from the base itself: to imitate all of
+them alike changes nothing, and what a method gains is what the labels say. Imitating guided samples moves
+the base towards guidance, which is then applied once more; few steps likewise teach their own blur.
+
 The last prompts are held out: never trained on, used to measure implicit accuracy.
 """
 

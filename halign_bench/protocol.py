@@ -23,7 +23,7 @@ class Profile(BaseModel):
     summary: str
     prompts: int = Field(ge=2, description="prompts that candidates are sampled for; their clips are the plain data")
     candidates: int = Field(ge=2, description="samples of the base for each prompt")
-    preference_nfe: int = Field(ge=1, description="network evaluations for each candidate")
+    preference_nfe: int = Field(ge=1, description="network evaluations for each candidate, without guidance")
     samples: int = Field(ge=1, description="training budget of each method: samples that pass the network")
     batch_size: int = Field(ge=1, description="samples in an optimiser step; a pair is two")
     learning_rate: float = Field(gt=0)
@@ -44,7 +44,7 @@ PROFILES: Mapping[str, Profile] = {
         ),
         Profile(
             name="default", summary="a leaderboard of base, sft and one method in about 10 minutes on two cores",
-            prompts=256, candidates=4, preference_nfe=10, samples=1600, batch_size=16, learning_rate=1e-4, rank=16,
+            prompts=256, candidates=4, preference_nfe=20, samples=1600, batch_size=16, learning_rate=1e-4, rank=16,
             eval_clips=96, nfe=(20, 10), replicates=1000,
         ),
         Profile(

@@ -95,9 +95,8 @@ class Run:
             self.progress.say(f"left out: {problem}")
         stop.gentle = True
         self.preference_spec = PreferenceSpec(
-            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
-            guidance=self.backbone.guidance,
-        )  # fmt: skip
+            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe
+        )
         self.training_spec = TrainingSpec(
             samples=profile.samples, batch_size=profile.batch_size, lr=profile.learning_rate, rank=profile.rank
         )
