@@ -245,7 +245,7 @@ def test_signs_of_trouble_are_told_once_and_recorded(runs: Runs, tmp_path: Path)
 
 def test_neither_order_nor_company_of_cells_matters(runs: Runs, whole: Path, tmp_path: Path) -> None:
     assert runs(tmp_path, "--methods", "slow", "--seeds", "1,0")[0] == 0
-    assert runs(tmp_path, "--methods", "sft+diffusion-dpo,diffusion-dpo,diffusion-dpo[beta=1000]")[0] == 0
+    assert runs(tmp_path, "--methods", "sft+diffusion-dpo,diffusion-dpo,diffusion-dpo[criterion=overall]")[0] == 0
     assert_same(tmp_path, whole)
     board = json.loads((tmp_path / "leaderboard.json").read_text())
     assert sorted(row["method"] for row in board["rows"]) == [
