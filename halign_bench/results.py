@@ -1,8 +1,8 @@
 """What is kept of a cell (method × seed): one JSON record, and its per-clip scores and bootstrap replicates beside it.
 
 `<cell>.json` is the record, `<cell>.clips.parquet` has one row per clip and metric, `<cell>.bootstrap.parquet` one
-row per metric and replicate. All are written to a temporary name in the same folder, synced and renamed, and the
-record comes last: where a record exists, its companions do.
+row per metric and replicate, in single precision. All are written to a temporary name in the same folder, synced and
+renamed, and the record comes last: where a record exists, its companions do.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ def _replicate_columns(replicates: Mapping[str, Sequence[float | None]]) -> dict
     return {
         "metric": ("string", [row[0] for row in rows]),
         "replicate": ("int32", [row[1] for row in rows]),
-        "value": ("double", [row[2] for row in rows]),
+        "value": ("float", [row[2] for row in rows]),
     }
 
 
@@ -321,11 +321,15 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
     import pyarrow.parquet as pq
 
     for name, (kind, values) in columns.items():
-        if kind == "double" and any(value is not None and not abs(value) < float("inf") for value in values):
+        if kind in ("double", "float") and any(value is not None and not abs(value) < float("inf") for value in values):
             raise ValueError(f"column {name} for {path.name} holds NaN or infinity; give None instead")
     arrays = {name: pa.array(values, type=pa.type_for_alias(kind)) for name, (kind, values) in columns.items()}
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(arrays), temporary)
+        numbers = [name for name, (kind, _) in columns.items() if kind in ("double", "float")]
+        others = [name for name in columns if name not in numbers]  # a dictionary of numbers is longer than they are
+        pq.write_table(
+            pa.table(arrays), temporary, compression="zstd", use_dictionary=others, use_byte_stream_split=numbers
+        )
 
 
 # Reading
