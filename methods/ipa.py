@@ -54,6 +54,9 @@ class IPA(AlignmentMethod):
     m is the squared error of the velocity, **mean** over all non-batch axes in fp32 [code]. (1-t)² makes it
     the error of the noise; so on a backbone that predicts the noise the weight is 1, and α(t)² on a v backbone.
 
+    `form=flow` leaves that weight out [ours]: where hands are settled at high noise, as `analyze timesteps` shows
+    they are on the embedded track, (1-t)² trains where nothing is left to decide.
+
     HALO multiplies squared errors by 1 + (hand_weight - 1)·mask before that mean, for policy and reference
     alike, except in the first latent frame [code]. The paper's text writes 1 + λM with λ = 10, which is 11
     on hands [note]; the code gives 10, and so does this. hand_weight = 1 is IPA without HALO, and so is a

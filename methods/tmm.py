@@ -109,6 +109,7 @@ class TMM(AlignmentMethod):
         Claim("sync_c", ("tmm[fold=2]", "tmm[fold=none]"), f"{PAPER}, ablation: Sync-C grows with the fold [note]"),
         Claim("hkc", ("tmm[fold=2]", "tmm[fold=none]"), f"{PAPER}, ablation: HKC grows with the fold [note]"),
         Claim("sync_c", "base", "ours: the base hears three video frames of four, or fewer"),
+        Claim(("sync_c", "hkc"), "sft[data=clips]", "ours: the same clips and budget, without the modulation"),
         Claim("sync_c", "tmm", f"{PAPER}, ablation: its DPO stage raises Sync-C [note]", of="tmm+diffusion-dpo"),
     )
 
@@ -126,7 +127,7 @@ class TMM(AlignmentMethod):
             default=0.5, gt=0, lt=1, description="of the budget; the rest is the skeleton's [ours]"
         )
         lr: float | None = Field(
-            default=1e-3, gt=0, description="of layers that start from nothing; None is the profile's [ours; 1e-5 for "
+            default=3e-3, gt=0, description="of layers that start from nothing; None is the profile's [ours; 1e-5 for "
             "10,000 steps in the paper, a thousand times what its LoRA-like DPO stage has: note]",
         )  # fmt: skip
 
