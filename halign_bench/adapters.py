@@ -190,14 +190,14 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
         for parameter, flag in trains:
             parameter.requires_grad_(flag)
     for name in gone:
-        module.peft_config.pop(name)  # type: ignore[union-attr, operator]
+        module.peft_config.pop(name)  # type: ignore[union-attr, operator]  # an attribute peft adds
     if gone and not _loras(module):
         for parent in list(module.modules()):
             for child_name, child in list(parent.named_children()):
                 if isinstance(child, BaseTunerLayer):
                     setattr(parent, child_name, child.get_base_layer())
         del module.peft_config
-        module._hf_peft_config_loaded = False  # type: ignore[assignment]
+        module._hf_peft_config_loaded = False  # type: ignore[assignment]  # as above
 
 
 def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:
@@ -221,9 +221,9 @@ def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -
             weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
             save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
             continue
-        config = module.peft_config[name].to_dict()  # type: ignore[union-attr, index, operator]
+        config = module.peft_config[name].to_dict()  # type: ignore[union-attr, index, operator]  # peft adds it
         config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]
+        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
         state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
         save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
