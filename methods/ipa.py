@@ -90,7 +90,7 @@ class IPA(AlignmentMethod):
         )  # fmt: skip
         reduction: Literal["mean"] = Field(default="mean", description="over all non-batch axes [code]")
         half: Literal["outside beta"] = Field(default="outside beta", description="where the 1/2 is [code]")
-        criterion: str = Field(default="fidelity", description="whose scores choose winners [ours: hands show in it]")
+        criterion: str = Field(default="overall", description="whose scores choose winners [ours]")
         winners: int | None = Field(
             default=None, ge=1, description="only the so many best by score; None is all [ours; 93 in the paper: note]"
         )

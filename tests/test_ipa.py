@@ -146,8 +146,8 @@ def test_it_learns_to_denoise_winners_better_than_the_base(data, tmp_path):
 
 
 def test_it_can_be_given_fewer_winners(data, tmp_path):
-    assert ipa(winners=3).stages() == (Stage("ipa", "winners", "fidelity", limit=3),)
-    with pytest.raises(RequestError, match=r"93 winners for fidelity asked for"):
+    assert ipa(winners=3).stages() == (Stage("ipa", "winners", "overall", limit=3),)
+    with pytest.raises(RequestError, match=r"93 winners for overall asked for"):
         train(ipa(winners=93), TinyBackbone(), data, SPEC, 0, tmp_path)
 
 
@@ -155,13 +155,13 @@ def test_claims_name_the_rows_that_learn_from_the_same_labels():
     def rows(**config):
         return list(dict.fromkeys(claim.better_than for claim in ipa(**config).claims))
 
-    labels = "sft[criterion=fidelity],diffusion-dpo[criterion=fidelity]"
-    assert rows() == ["base", *labels.split(","), "ipa[hand_weight=1]"]
-    assert rows(criterion="overall") == ["base", "sft", "diffusion-dpo", "ipa[criterion=overall,hand_weight=1]"]
-    assert rows(hand_weight=1) == ["base", *labels.split(",")]
-    assert rows(winners=8)[1::2] == ["sft[criterion=fidelity,winners=8]", "ipa[hand_weight=1,winners=8]"]
+    assert rows() == ["base", "sft", "diffusion-dpo", "ipa[hand_weight=1]"]
+    assert rows(hand_weight=1) == ["base", "sft", "diffusion-dpo"]
+    labels = ["sft[criterion=fidelity]", "diffusion-dpo[criterion=fidelity]"]
+    assert rows(criterion="fidelity") == ["base", *labels, "ipa[criterion=fidelity,hand_weight=1]"]
+    assert rows(winners=8) == ["base", "sft[winners=8]", "diffusion-dpo", "ipa[hand_weight=1,winners=8]"]
     # They are called so in a run.
-    asked = ["sft[winners=8,criterion=fidelity],ipa[winners=8,hand_weight=1]", labels]
+    asked = ["sft[winners=8],ipa[winners=8,hand_weight=1],diffusion-dpo"]
     assert set(rows(winners=8)) <= {variant.label for variant in plan(RunRequest(asked)).variants}
 
 
