@@ -22,7 +22,7 @@ from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 
 FORMATS = ("table", "md", "csv", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
-EMBEDDED = ("puppet-dit", "puppet-unet")
+EMBEDDED = ("puppet-dit",)
 # typer exports only this child of it, and is with or without click as its version has it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -173,7 +173,7 @@ def leaderboard(
 \b
   halign-bench pretrain --out base/
   halign-bench pretrain --out trial/ --steps 500 --seed 1
-  halign-bench pretrain --out base/ --backbone puppet-unet"""
+  halign-bench pretrain --out base/ --backbone puppet-dit"""
 )
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; the same one again goes on.", metavar="DIR")],
