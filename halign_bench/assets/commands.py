@@ -102,15 +102,19 @@ def fetch(
     if bool(names) == all_:
         raise RequestError("assets fetch: give names, or --all" if not names else "assets fetch: names or --all?")
     wanted = [store.asset(name) for name in names or store.assets]
-    from halign_bench.assets.fetch import mirror_url
+    from halign_bench.assets.fetch import mirror_url, permit
 
     if mirror is not None:
         mirror_url(mirror, "")
+    if all_ and not trust:
+        for asset in wanted:
+            if asset.sha256 is None:
+                _say(f"{asset.name}: left out, since nobody states its sha256 (--trust takes it)")
+        wanted = [asset for asset in wanted if asset.sha256 is not None]
+    for asset in wanted:
+        permit(asset, trust)
     report: list[dict[str, Any]] = []
     for asset in wanted:
-        if all_ and asset.sha256 is None and not trust:
-            _say(f"{asset.name}: left out, since nobody states its sha256 (--trust takes it)")
-            continue
         report.append(_fetch_one(store, asset, mirror, trust))
         if not as_json and report[-1]["path"]:
             print(f"{asset.name}: {report[-1]['path']}")

@@ -144,7 +144,7 @@ class _Transfer:
             with problem:
                 self._explain(problem)
         except TimeoutError:
-            raise Again(f"sent nothing for {self.patience.stall:.0f} s") from None
+            raise Again(f"sent nothing for {self.patience.stall:g} s") from None
         except urllib.error.URLError as problem:
             if isinstance(problem.reason, ssl.SSLCertVerificationError):
                 raise Refused(f"has no valid certificate ({problem.reason.verify_message})") from None

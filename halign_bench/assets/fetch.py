@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from halign_bench.assets.download import Patience, Report, Say, download
 from halign_bench.assets.intake import take
 from halign_bench.assets.store import Store
 from halign_bench.errors import RequestError, RunLocked
+
+if TYPE_CHECKING:
+    from halign_bench.assets.manifest import Asset
 
 
 def fetch(
@@ -31,11 +35,7 @@ def fetch(
     `RequestError`.
     """
     asset = store.asset(name)
-    if asset.sha256 is None and not trust:
-        raise RequestError(
-            f"{name}: nobody states its sha256, so that a download cannot be checked; --trust takes what comes and "
-            "expects the same file from then on"
-        )
+    permit(asset, trust)
     place = store.folder / asset.opens
     if store.standing(name).usable:
         return place
@@ -54,6 +54,15 @@ def fetch(
         # Only a file without a published hash is taken on trust.
         take(store, name, part, found, trust=asset.sha256 is None)
     return place
+
+
+def permit(asset: Asset, trust: bool) -> None:
+    """Raises `RequestError` for what could not be checked once it is here, unless the user trusts it."""
+    if asset.sha256 is None and not trust:
+        raise RequestError(
+            f"{asset.name}: nobody states its sha256, so that a download cannot be checked; --trust takes what comes "
+            "and expects the same file from then on"
+        )
 
 
 def mirror_url(mirror: str, file: str) -> str:
@@ -86,4 +95,4 @@ def _alone(folder: Path, file: str) -> Iterator[None]:
         lock.release()
 
 
-__all__ = ["fetch", "mirror_url"]
+__all__ = ["fetch", "mirror_url", "permit"]
