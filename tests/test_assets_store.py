@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
+import importlib
 import io
 import os
 import re
@@ -400,3 +402,8 @@ def test_a_damaged_archive_is_refused_or_harmless(tmp_path_factory, cut, flip):
             assert store.standing("pack", "again").state == "verified"
         for path in store.folder.rglob("*.onnx"):
             assert path.read_bytes() in (DETECTOR, RECOGNISER)
+
+
+@pytest.mark.parametrize("name", ["archive", "fetch"])
+def test_doctests(name):
+    assert doctest.testmod(importlib.import_module(f"halign_bench.assets.{name}")).failed == 0

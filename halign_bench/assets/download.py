@@ -111,7 +111,7 @@ class _Transfer:
                 if self.size is None or self.part.size != self.size:
                     self._receive(url)
             except Again as problem:
-                advanced = self.sha256 is not None and self.part.size >= furthest + self.patience.progress
+                advanced = self.part.size >= furthest + self.patience.progress
                 failures = 1 if advanced else failures + 1
                 furthest = max(furthest, self.part.size)
                 if failures >= self.patience.attempts:
