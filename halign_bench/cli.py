@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import sys
@@ -17,8 +16,10 @@ import typer
 
 from halign_bench import __version__, registry
 from halign_bench.analysis.commands import app as analyze
+from halign_bench.assets.commands import app as assets
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.printing import print_json, print_table
 
 FORMATS = ("table", "md", "csv", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
@@ -45,6 +46,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 
 
 app.add_typer(analyze, name="analyze")
+app.add_typer(assets, name="assets")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 
@@ -237,7 +239,7 @@ def list_plugins(
     with _quiet_stdout():
         plugins = registry.describe(kinds.values() if kind is None else [kinds[kind]])
     if as_json:
-        _print_json(
+        print_json(
             {
                 "schema": "halign-bench/list/1",
                 "plugins": [
@@ -251,7 +253,7 @@ def list_plugins(
         )  # fmt: skip
     else:
         rows = [(p.kind, p.name, p.error or p.summary, p.origin) for p in plugins]
-        _print_table(("kind", "name", "summary", "from"), rows, bad=[p.error is not None for p in plugins])
+        print_table(("kind", "name", "summary", "from"), rows, bad=[p.error is not None for p in plugins])
     return 0
 
 
@@ -277,7 +279,7 @@ def conformance(
         checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name)]
     failed = [check for _, check in checks if check.status == "failed"]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "schema": "halign-bench/conformance/1",
                 "name": name,
@@ -289,7 +291,7 @@ def conformance(
         )
     else:
         rows = [(kind, c.status, c.name, c.detail) for kind, c in checks]
-        _print_table(("kind", "status", "check", "detail"), rows, bad=[c.status == "failed" for _, c in checks])
+        print_table(("kind", "status", "check", "detail"), rows, bad=[c.status == "failed" for _, c in checks])
         passed = sum(check.status == "passed" for _, check in checks)
         print(f"{name}: {passed} of {len(checks)} checks passed, {len(failed)} failed")
     return 1 if failed else 0
@@ -310,7 +312,7 @@ def doctor(as_json: Json = False) -> int:
         findings = examine()
     failed = [finding for finding in findings if finding.status == "failed"]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "schema": "halign-bench/doctor/1",
                 "passed": not failed,
@@ -319,7 +321,7 @@ def doctor(as_json: Json = False) -> int:
         )
     else:
         rows = [(f.status, f.subject, f.detail) for f in findings]
-        _print_table(("status", "subject", "detail"), rows, bad=[f.status == "failed" for f in findings])
+        print_table(("status", "subject", "detail"), rows, bad=[f.status == "failed" for f in findings])
     return 1 if failed else 0
 
 
@@ -364,24 +366,6 @@ def _usage_sentence(error: Any) -> str:
     return f"{command}: {message} (see halign-bench {command} --help)" if command else f"{message} (see --help)"
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
-
-
 def _quiet_stdout() -> contextlib.AbstractContextManager[Any]:
     """What a plug-in prints goes to stderr, so that stdout stays a table or one JSON document."""
     return contextlib.redirect_stdout(sys.stderr)
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], bad: Sequence[bool]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Into a pipe or a file nothing is folded: a line there is for grep.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
-    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row, is_bad in zip(rows, bad, strict=True):
-        table.add_row(*(Text(cell, style="red" if is_bad else "") for cell in row))
-    console.print(table)

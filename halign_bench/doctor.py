@@ -39,7 +39,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Every finding, in a fixed order. What cannot even be examined is a failure with its error."""
     findings: list[Finding] = []
-    for look in (python, packages, processor, memory, devices, disk, cache, video, weights, plugins):
+    for look in (python, packages, processor, memory, devices, disk, cache, video, weights, assets, plugins):
         findings += _safely(look)
     return findings
 
@@ -145,6 +145,19 @@ def weights() -> Iterator[Finding]:
     track = registry.get("track", "puppet")()
     for key, extractor in track.extractors().items():
         yield Finding(f"evaluator {key}", "ok", extractor.protocol)
+
+
+def assets() -> Iterator[Finding]:
+    """Which of the published weights that `score` can use are here; none of them is needed for a run."""
+    from halign_bench.assets.store import Store
+
+    store = Store()
+    states = {name: store.standing(name, "look").state for name in store.assets}
+    here = [name for name, state in states.items() if state != "missing"]
+    wrong = [name for name, state in states.items() if state == "wrong"]
+    detail = f"{len(here)} of {len(states)} in {store.folder}" + (f": {', '.join(here)}" if here else "")
+    advice = f"; wrong: {', '.join(wrong)}, see `halign-bench assets verify`" if wrong else ""
+    yield Finding("assets", "warning" if wrong else "ok", detail + advice)
 
 
 def plugins() -> Iterator[Finding]:

@@ -27,7 +27,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
-COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze")
+COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], *[[command, "--help"] for command in COMMANDS]])
@@ -84,6 +84,16 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["analyze", "timesteps", "--track", "pupet"], ["Unknown track 'pupet'", "did you mean 'puppet'"]),
         (["analyze", "timesteps", "--track", "clips"], ["--track clips", "--data DIR"]),
         (["analyze", "timesteps", "--data", "."], ["--data .", "leave --data out"]),
+        (["assets"], ["Missing command"]),
+        (["assets", "fetsh"], ["No such command 'fetsh'", "did you mean 'fetch'"]),
+        (["assets", "fetch"], ["give names, or --all"]),
+        (["assets", "fetch", "s3fd", "--all"], ["names or --all"]),
+        (["assets", "fetch", "s4fd"], ["Unknown asset 's4fd'", "did you mean 's3fd'"]),
+        (["assets", "fetch", "s3fd", "--mirror", "somewhere"], ["--mirror somewhere", "https://host/weights"]),
+        (["assets", "fetch", "i3d-videogpt"], ["i3d-videogpt", "nobody states its sha256", "--trust"]),
+        (["assets", "add", "s3fd"], ["Missing argument"]),
+        (["assets", "add", "s3fd", "nowhere.pth"], ["nowhere.pth: no such file"]),
+        (["assets", "verify", "s4fd"], ["Unknown asset 's4fd'"]),
     ],
     ids=" ".join,
 )  # fmt: skip
