@@ -10,7 +10,7 @@ from halign_bench.metric import Scored, SetMetric
 from halign_bench.registry import register
 from halign_bench.track import Unscorable
 
-from ._frechet_resampling import EXACT, FrechetResampling, resampling_of
+from ._frechet_resampling import FrechetResampling, thinning
 from ._gaussians import distance, factor
 
 
@@ -112,12 +112,11 @@ class FrechetMetric(SetMetric):
 
     @property
     def protocol(self) -> str:
-        """Says so where resamples are too large to be exact."""
+        """Says so where resamples see a part of the samples."""
         pairs = [value for value in self.values if not isinstance(value, Unscorable)]
-        samples = max((sum(len(pair[side]) for pair in pairs) for side in (0, 1)), default=0)
-        if not pairs or resampling_of(samples, pairs[0][0].shape[1]) != "linear":
-            return super().protocol
-        return f"{super().protocol}; resamples to first order, as samples and dimensions are more than {EXACT}"
+        sides = [[pair[side] for pair in pairs] for side in (0, 1) if pairs]
+        step = max((thinning([len(x) for x in side], side[0].shape[1]) for side in sides), default=1)
+        return super().protocol + (f"; interval by resamples of 1 sample in {step} of each clip" if step > 1 else "")
 
     def distance(self, features: np.ndarray, target_features: np.ndarray) -> float:
         return frechet_distance(features, target_features)
@@ -146,4 +145,4 @@ class FID(FrechetMetric):
     recipe = "Fréchet distance over all frames, unbiased covariances, exact trace by singular values"
 
     def measure(self, scored: Scored) -> Any:
-        return np.asarray(scored.features, float), np.asarray(scored.target_features, float)
+        return np.asarray(scored.features), np.asarray(scored.target_features)  # in single precision they take half

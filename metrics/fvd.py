@@ -22,6 +22,4 @@ class FVD(FrechetMetric):
     recipe = "Fréchet distance over clips, unbiased covariances, exact trace by singular values"
 
     def measure(self, scored: Scored) -> Any:
-        return np.atleast_2d(np.asarray(scored.features, float)), np.atleast_2d(
-            np.asarray(scored.target_features, float)
-        )
+        return np.atleast_2d(scored.features), np.atleast_2d(scored.target_features)
