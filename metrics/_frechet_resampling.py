@@ -39,7 +39,8 @@ class FrechetResampling:
                   matrix X1X2ᵀ, of the samples that were drawn; no D appears any more
       by moments  otherwise: F factors the covariance, a weighted sum of the clips' scatter matrices
     Both are exact. Where samples and dimensions are more than `MOST`, a resample would cost seconds, and every k-th
-    sample of each clip stands for all (`thinning`): distances are larger then, but spread much as those of all do.
+    sample of each clip stands for all (`thinning`). Distances are larger then. Their spread came out up to a sixth too
+    wide where frames of a clip are alike, wider where they are not, and nowhere too narrow (in simulations).
     """
 
     def __init__(self, xs: list[np.ndarray], ys: list[np.ndarray]) -> None:

@@ -156,7 +156,10 @@ def fvd(checkout: Path, folder: Path, table: Table) -> None:
 
             with torch.no_grad():
                 loaded = theirs.load_i3d_pretrained()
-                found, their_seconds = timed(lambda: [theirs.get_fvd_logits(side, loaded, "cpu") for side in floats])  # noqa: B023
+                channels_first = [side.transpose(1, 2) for side in floats]
+                found, their_seconds = timed(
+                    lambda: [theirs.get_fvd_logits(side, loaded, "cpu") for side in channels_first]  # noqa: B023
+                )
             for name, side, ours in zip(("first", "second"), found, features, strict=True):
                 what = f"I3D logits, {method}, {name} set of {VIDEOS} x {LENGTH} frames"
                 table.row(what, side.numpy(), ours, 1e-4, (their_seconds / 2, our_seconds / 2))
