@@ -220,6 +220,16 @@ def test_batches_hold_every_row_once_and_in_order(pieces, size):
     assert all(0 < len(batch) <= size for batch in batches)
 
 
+def pattern(frames: int, height: int, width: int) -> np.ndarray:
+    return (np.arange(frames * height * width * 3) % 251).astype(np.uint8).reshape(frames, height, width, 3)
+
+
+def test_inception_still_computes_what_agreed_with_the_public_programs(inception_file):
+    """On the same random weights torch-fidelity's and pytorch-fid's features agreed with these to 1e-5."""
+    (features,) = run(Inception(inception_file), pattern(1, 48, 64))
+    assert (features.mean(), features.std(), features[0, 2]) == pytest.approx((0.745047, 0.985978, 0.0078396), rel=1e-3)
+
+
 # I3D
 
 
@@ -339,6 +349,12 @@ def test_both_i3d_extractors_agree_on_the_same_net(i3d_file, tmp_path):
     (b,) = run(I3DVideoGPT(i3d_file, frames=9), pixels)
     assert a.shape == b.shape == (1, 400)
     assert np.abs(a - b).max() < 1e-4 * np.abs(a).mean()
+
+
+def test_i3d_still_computes_what_agreed_with_the_public_program(i3d_file):
+    """On the same random weights the logits of common_metrics_on_video_quality agreed with these to 1e-5."""
+    (logits,) = run(I3DVideoGPT(i3d_file, frames=9), pattern(9, 40, 48))
+    assert (*logits[0, :3], logits.std()) == pytest.approx((-0.676892, -1.961146, -0.178331, 1.706782), rel=1e-3)
 
 
 def test_videogpts_own_range_is_another_extractor(unread):

@@ -124,7 +124,7 @@ def published_layout() -> dict[str, tuple[int, ...]]:
 def load(weights: Path) -> tuple[I3DNet, str]:
     """The net with published weights, in evaluation mode, and their sha256. Raises RequestError."""
     state = StateDict(weights)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, shape in _units():
         weight, bias = state.convolution(f"{name}.conv3d", f"{name}.bn", shape, NORM_EPSILON)
         tensors |= {f"trunk.{name}.weight": weight, f"trunk.{name}.bias": bias}

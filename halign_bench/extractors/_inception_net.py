@@ -164,7 +164,7 @@ def published_layout() -> dict[str, tuple[int, ...]]:
 def load(weights: Path) -> tuple[InceptionNet, str]:
     """The net with published weights, in evaluation mode, and their sha256. Raises RequestError."""
     state = StateDict(weights)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, shape in _convolutions():
         weight, bias = state.convolution(f"{name}.conv", f"{name}.bn", shape, NORM_EPSILON)
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
