@@ -6,28 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from halign_bench.metric import Scored, SetMetric
+from halign_bench.metric import Scored
 from halign_bench.registry import register
 
-from .fid import frechet_distance
+from .fid import FrechetMetric
 
 
 @register
-class FVD(SetMetric):
+class FVD(FrechetMetric):
     """Fréchet distance of video features, one sample a clip (Unterthiner et al. 2018, arXiv 1812.01717)."""
 
     name = "fvd"
-    unit = "squared feature units"
-    higher_is_better = False
-    bounds = (0, None)
     feature = "video"
     summary = "Fréchet distance between generated and real clips"
     recipe = "Fréchet distance over clips, unbiased covariances, exact trace by singular values"
 
     def measure(self, scored: Scored) -> Any:
-        return np.atleast_2d(np.asarray(scored.features, float)), np.atleast_2d(
-            np.asarray(scored.target_features, float)
-        )
-
-    def distance(self, features: np.ndarray, target_features: np.ndarray) -> float:
-        return frechet_distance(features, target_features)
+        return np.atleast_2d(scored.features), np.atleast_2d(scored.target_features)

@@ -1,0 +1,1 @@
+"""The published extractors, one module each, behind the same metric code as the embedded track's."""
