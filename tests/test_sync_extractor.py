@@ -148,8 +148,10 @@ def test_reference_goes_through_the_encodings_and_fast_does_not(
 def test_encoded_frames_are_a_little_worse_and_in_order(clip: Clip) -> None:
     frames = ReencodedFrames(clip.video)
     assert len(frames) == len(clip.video) == len(frames.changes)
-    errors = [float(np.square(frames[k].astype(float) - clip.video[k]).mean()) for k in (0, 7, 23)]
-    assert all(1 < error < 150 for error in errors)  # 26 to 48 dB
+    for number in (0, 7, 23):
+        errors = np.square(clip.video.astype(float) - frames[number]).mean((1, 2, 3))
+        assert errors.argmin() == number
+        assert 1 < errors[number] < 0.6 * np.delete(errors, number).min()  # its neighbours are a pixel away
     faces = np.ascontiguousarray(clip.video[:, :224, :224])
     again = reencode_faces(faces)
     assert again.shape == faces.shape

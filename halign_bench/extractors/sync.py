@@ -129,8 +129,7 @@ class SyncExtractor:
             faces, count = detect_sparsely(_Part(frames, first, stop), self.detect, self.every)
             looked_at += count
             found += sum(len(some) > 0 for some in faces)
-            if stop - first >= self.min_track:
-                tracks += link_faces(faces, first, self.every)
+            tracks += link_faces(faces, first, self.every)
         return tracks, {"looked_at": looked_at, "found": found}
 
     def _why_none(self, tracks: list[FaceTrack]) -> Unscorable:
