@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_dropping_unlikely_boxes_first_changes_nothing(detector: FaceDetector, f
 def test_a_frame_has_the_same_faces_in_any_batch(detector: FaceDetector, frames: np.ndarray) -> None:
     alone = detector(frames[2:])[0]
     assert np.allclose(alone, detector(frames)[2], atol=1e-2)
+
+
+def test_the_smallest_frames_are_looked_at_and_smaller_ones_refused(detector: FaceDetector) -> None:
+    assert len(detector([np.zeros((112, 113, 3), np.uint8)])) == 1
+    with pytest.raises(ValueError, match="at least 112 pixels"):
+        detector([np.zeros((111, 640, 3), np.uint8)])
+
+
+def test_without_opencv_it_says_how_to_get_it(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(RequestError, match=r'need OpenCV: pip install "halign-bench\[score\]"'):
+        FaceDetector(weights)
 
 
 def test_no_frames_no_faces(detector: FaceDetector) -> None:

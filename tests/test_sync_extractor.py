@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,12 @@ def extractor(files: tuple[Path, Path]) -> SyncExtractor:
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return moving_clip(24)
+
+
+@pytest.mark.parametrize("name", ["face_tracks", "mfcc", "s3fd", "scene_cuts", "sparse_detection"])
+def test_doctests(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"halign_bench.extractors.{name}"))
+    assert results.attempted > 0 == results.failed
 
 
 def test_features_are_what_the_metric_wants(extractor: SyncExtractor, clip: Clip) -> None:
@@ -85,6 +93,10 @@ def test_what_cannot_be_scored_says_why_and_how_much(extractor: SyncExtractor, c
     assert extractor([clip], [clip]) == [Unscorable("longest face track has 15 frames, more than 15 are needed")]
     extractor.detect = given(lambda k: [drifting(k, side=60)])
     assert extractor([clip], [clip]) == [Unscorable("face too small: 66 pixels, more than 100 are needed")]
+    tiny = replace(clip, video=clip.video[:, :100])
+    assert extractor([tiny], [clip]) == [
+        Unscorable("frames of 320x100 are too small to find faces in; 112 are needed")
+    ]  # fmt: skip
     extractor.detect = given(lambda k: [drifting(k)])
     mute = replace(clip, audio=clip.audio[: 640 * 5])
     reason = "sound is shorter than one sync window beside each of 1 face tracks"
@@ -152,6 +164,7 @@ def test_encoded_frames_are_a_little_worse_and_in_order(clip: Clip) -> None:
         errors = np.square(clip.video.astype(float) - frames[number]).mean((1, 2, 3))
         assert errors.argmin() == number
         assert 1 < errors[number] < 0.6 * np.delete(errors, number).min()  # its neighbours are a pixel away
+    assert ReencodedFrames(clip.video[:3, :237, :319])[2].shape == (237, 319, 3)  # odd sides
     faces = np.ascontiguousarray(clip.video[:, :224, :224])
     again = reencode_faces(faces)
     assert again.shape == faces.shape

@@ -20,6 +20,7 @@ from halign_bench.extractors.opencv import opencv
 
 SCALE = 0.25  # of the frame that the net sees
 CONFIDENCE = 0.9  # a face has more
+SMALLEST_FRAME = 112  # pixels; of smaller ones the net's poolings leave nothing
 MEAN = (123.0, 117.0, 104.0)  # of R, G, B, taken off
 ANCHORS = ((4, 16), (8, 32), (16, 64), (32, 128), (64, 256), (128, 512))  # stride and side, pixels
 VARIANCES = (0.1, 0.2)  # of centre and of size
@@ -136,6 +137,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarra
 class FaceDetector:
     """Faces of frames, as in the published pipeline: at a quarter of the size, confidence over 0.9.
 
+    Raises RequestError for weights in another layout, and when OpenCV is not installed.
+
     weights   `sfd_face.pth`
     sha256    of the file
     protocol  what a protocol string says of it
@@ -144,6 +147,7 @@ class FaceDetector:
     assets: tuple[str, ...] = ("s3fd",)
 
     def __init__(self, weights: Path, device: str = "cpu", batch: int = 8) -> None:
+        opencv()  # says now, not at the first clip, that it is missing
         self.device, self.batch = device, batch
         self.net = S3FD()
         self.sha256 = load_published(self.net, weights, "S3FD")
@@ -156,8 +160,11 @@ class FaceDetector:
     def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """uint8 `[H, W, 3]` RGB frames of one size -> for each float64 `[n, 5]`: x0, y0, x1, y1 in pixels, confidence.
 
-        Best first. Confidence lies in (0.9, 1]; boxes may reach beyond the frame.
+        Best first. Confidence lies in (0.9, 1]; boxes may reach beyond the frame. Raises ValueError for frames with a
+        side under 112 pixels.
         """
+        if len(frames) and min(frames[0].shape[:2]) < SMALLEST_FRAME:
+            raise ValueError(f"frames are at least {SMALLEST_FRAME} pixels high and wide, not {frames[0].shape[:2]}")
         found: list[np.ndarray] = []
         for start in range(0, len(frames), self.batch):
             found += self._detect(frames[start : start + self.batch])

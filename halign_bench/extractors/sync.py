@@ -22,7 +22,7 @@ import numpy as np
 from halign_bench.errors import RequestError
 from halign_bench.extractors import face_tracks, scene_cuts, syncnet
 from halign_bench.extractors.face_tracks import FaceTrack, crop_faces, link_faces
-from halign_bench.extractors.s3fd import FaceDetector
+from halign_bench.extractors.s3fd import SMALLEST_FRAME, FaceDetector
 from halign_bench.extractors.sparse_detection import STILL, Detector, detect_sparsely
 from halign_bench.extractors.syncnet import HOP, SyncEmbedder
 from halign_bench.track import Clip, Unscorable
@@ -99,6 +99,9 @@ class SyncExtractor:
     def features(self, clip: Clip, condition: Clip) -> dict[str, Any] | Unscorable:
         if condition.audio is None:
             return Unscorable("no audio")
+        height, width = clip.video.shape[1:3]
+        if min(height, width) < SMALLEST_FRAME:
+            return Unscorable(f"frames of {width}x{height} are too small to find faces in; {SMALLEST_FRAME} are needed")
         frames: Any = clip.video
         if self.mode == "reference":
             from halign_bench.extractors.reencode import ReencodedFrames
