@@ -27,8 +27,8 @@ from halign_bench.registry import get
 from halign_bench.track import Clip, Unscorable
 
 NAMES = (
-    "csim", "fid", "fvd", "hkc", "hkc_coverage", "hkv", "kid", "motion", "motion_gap", "psnr", "ssim", "sync_c",
-    "sync_d", "sync_offset",
+    "csim", "fid", "fvd", "hkc", "hkc_coverage", "hkv", "kid", "lpips", "motion", "motion_gap", "psnr", "psnr_hand",
+    "ssim", "ssim_hand", "sync_c", "sync_d", "sync_offset",
 )  # fmt: skip
 
 
@@ -236,8 +236,15 @@ def test_hands_that_are_not_expected_do_not_count():
 
 @pytest.mark.parametrize("name", ["hkc", "hkc_coverage", "hkv"])
 def test_a_clip_without_hands_is_counted_not_scored_zero(name):
-    value, metric = value_of(name, scored(hands(expected=False)), scored(hands(), number=1, skeleton=None))
+    value, metric = value_of(name, scored(hands(expected=False)), scored(Unscorable("no skeleton"), number=1))
     assert value is None and metric.failures() == {"no hands": 1, "no skeleton": 1}
+
+
+@pytest.mark.parametrize("name", ["hkc", "hkc_coverage", "hkv"])
+def test_hands_need_no_skeleton_where_the_extractor_needs_none(name):
+    keypoints = np.random.default_rng(0).uniform(0, 16, (5, 2, 21, 2))
+    bare, with_one = (scored(hands(keypoints=keypoints), **changes) for changes in ({"skeleton": None}, {}))
+    assert value_of(name, bare)[0] == value_of(name, with_one)[0] is not None
 
 
 def test_missed_hands_lower_confidence_and_coverage():
