@@ -287,7 +287,7 @@ def test_a_real_clip_goes_through(tmp_path):
     video = read_video(path, frames=4).frames
     one = Clip(name, name, video, video[0])
     extractor = DWPose(
-        files.yolox(tmp_path / "yolox_l.onnx", seed=3), files.simcc(tmp_path / "dw-ll_ucoco_384.onnx", seed=3)
+        files.yolox(tmp_path / "yolox_l.onnx", seed=1), files.simcc(tmp_path / "dw-ll_ucoco_384.onnx", seed=1)
     )
     (found,) = extractor([one], [one])
     pose = extractor.pose(video)

@@ -6,6 +6,7 @@
 
 insightface is compared as it is installed. Prints a table and exits 1 where a bound is broken. The nets are small and
 random: this shows that the same numbers come out, not that they are good; the times are of all that surrounds the nets.
+Those of CSIM say nothing: insightface embeds every face that it finds, and random nets find hundreds in a frame.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from halign_bench.track import Clip
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 import onnx_files  # makes the small nets
 
-SEED = 3
+SEED = 1
 
 
 class Row(NamedTuple):

@@ -31,7 +31,7 @@ class Memo(Generic[T]):
     def of(self, pixels: np.ndarray, compute: Callable[[], T]) -> T:
         """The result for `pixels`, computed if these were not seen lately."""
         digest = hashlib.blake2b(f"{pixels.dtype}{pixels.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+        digest.update(np.ascontiguousarray(pixels).data)
         key = digest.digest()
         if key not in self._kept:
             self._kept[key] = compute()

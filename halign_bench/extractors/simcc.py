@@ -71,7 +71,8 @@ class KeypointNet:
         crops = [crop_of(box, self.size) for box in boxes]
         pictures = np.stack([self._cut(frame, *crop) for frame, crop in zip(frames, crops, strict=True)])
         outputs = self.net(((pictures.astype(np.float32) - MEAN) / STD).transpose(0, 3, 1, 2))
-        points, confidence = decode_simcc(*(np.stack(axis) for axis in zip(*outputs, strict=True)), self.decoder)
+        along_x, along_y = (np.stack(axis) for axis in zip(*outputs, strict=True))
+        points, confidence = decode_simcc(along_x, along_y, self.decoder)
         centres, sides = (np.stack(part)[:, None] for part in zip(*crops, strict=True))
         return points / (width, height) * sides + centres - sides / 2, confidence
 

@@ -123,7 +123,7 @@ class WholeBody:
             frames = video[start : start + BATCH]
             if self.convention.channels == "BGR":
                 frames = np.ascontiguousarray(frames[..., ::-1])
-            boxes = self.people(frames)
+            boxes = self.people(list(frames))
             rows = np.flatnonzero(np.isfinite(boxes).all(1))
             if rows.size:
                 points, scores = self.keypoints([frames[row] for row in rows], boxes[rows])
