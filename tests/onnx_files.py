@@ -80,9 +80,9 @@ def yolox(path: Path, seed: int | None = None, red: int = 0) -> Path:
         bias[0:4] = [0.5, 0.5, *np.log(np.divide(PERSON, stride))]
         bias[5] = 4.0
         weight[6], bias[6] = _red(-0.05, red), 2.0  # another class, sure of itself where nothing is red
-        weights = _convolution(None if seed is None else seed + stride, 85, 0.02, weight, bias)
+        weights = _convolution(None if seed is None else seed + stride, 85, 0.006, weight, bias)
         if seed is not None:
-            weights[1][4:] -= [4.0, 0.0] + [8.0] * 79  # few things are found, and most of them persons, as in videos
+            weights[1][4:] += [1.0, 1.0] + [-8.0] * 79  # what is found are persons, as in videos
         raw = graph.add("Conv", pooled, *weights)
         boxes, scores = graph.add("Slice", raw, np.int64([0]), np.int64([4]), np.int64([1])), graph.add(
             "Sigmoid", graph.add("Slice", raw, np.int64([4]), np.int64([85]), np.int64([1]))

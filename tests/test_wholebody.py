@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from halign_bench.errors import RequestError
 from halign_bench.extractors import memo, person, simcc
+from halign_bench.extractors.onnx_net import needed, session_options
 from halign_bench.extractors.wholebody import RTMW, DWPose, Pose, expected_hands
 from halign_bench.media import read_video
 from halign_bench.metric import Scored
@@ -266,9 +267,12 @@ def test_files_that_cannot_be_used_say_so(nets, tmp_path):
         DWPose(nets["yolox"], nets["pose"], device="tpu")
 
 
-def test_onnxruntime_takes_its_threads_from_the_environment(monkeypatch):
-    from halign_bench.extractors.onnx_net import session_options
+def test_a_package_that_is_missing_is_named_with_what_installs_it():
+    with pytest.raises(RequestError, match=r'nets need no_such_package .*: pip install "halign-bench\[score\]"'):
+        needed("no_such_package", "nets")
 
+
+def test_onnxruntime_takes_its_threads_from_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert session_options("nets").intra_op_num_threads == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
@@ -287,7 +291,7 @@ def test_a_real_clip_goes_through(tmp_path):
     video = read_video(path, frames=4).frames
     one = Clip(name, name, video, video[0])
     extractor = DWPose(
-        files.yolox(tmp_path / "yolox_l.onnx", seed=1), files.simcc(tmp_path / "dw-ll_ucoco_384.onnx", seed=1)
+        files.yolox(tmp_path / "yolox_l.onnx", seed=2), files.simcc(tmp_path / "dw-ll_ucoco_384.onnx", seed=2)
     )
     (found,) = extractor([one], [one])
     pose = extractor.pose(video)
