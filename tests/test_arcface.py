@@ -16,7 +16,7 @@ from halign_bench.metric import Scored
 from halign_bench.registry import get
 from halign_bench.track import Clip, Unscorable
 
-for _package in ("onnx", "insightface"):
+for _package in ("onnx", "onnxruntime", "insightface"):
     pytest.importorskip(_package, reason=f'needs {_package}: pip install "halign-bench[score]"')
 files = pytest.importorskip("onnx_files")
 

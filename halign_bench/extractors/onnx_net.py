@@ -19,7 +19,8 @@ def needed(package: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RequestError(f'{what} need {package} ({error}): pip install "halign-bench[score]"') from None
+        reason = str(error).partition(". ")[0]
+        raise RequestError(f'{what} need {package} ({reason}): pip install "halign-bench[score]"') from None
 
 
 def providers(device: str, what: str) -> list[Any]:
