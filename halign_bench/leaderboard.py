@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "halign-bench/leaderboard/1"
 ORDER = (
-    "fid", "fvd", "kid", "sync_c", "sync_d", "sync_offset", "hkc", "hkc_coverage", "hkv", "csim", "ssim", "psnr",
-    "lpips", "motion", "motion_gap",
+    "fid", "fvd", "kid", "sync_c", "sync_d", "sync_offset", "hkc", "hkc_coverage", "hkv",
+    "ssim_hand", "psnr_hand", "csim", "ssim", "psnr", "lpips", "motion", "motion_gap",
 )  # fmt: skip
 
 RULES = {

@@ -125,7 +125,7 @@ class Track:
         return []
 
     def extractors(self, device: str = "cpu") -> Mapping[str, Extractor]:
-        """Extractors by the feature they give: image, video, sync, hands, identity."""
+        """Extractors by the feature they give: image, video, sync, hands, identity, perceptual."""
         return {}
 
     def annotator(self) -> Annotator:

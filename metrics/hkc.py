@@ -47,7 +47,6 @@ class HKC(PerClipMetric):
     unit = "detector confidence"
     higher_is_better = True
     feature = "hands"
-    needs = frozenset({"skeleton"})
     summary = "hand keypoint confidence where a hand is expected"
     recipe = "mean over expected hands and frames of the mean confidence of 21 keypoints"
 

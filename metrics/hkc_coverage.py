@@ -18,7 +18,6 @@ class HKCCoverage(PerClipMetric):
     higher_is_better = True
     bounds = (0, 1)
     feature = "hands"
-    needs = frozenset({"skeleton"})
     summary = "share of expected hands that are found"
     recipe = f"share of expected hands and frames with mean keypoint confidence above {FOUND}"
 

@@ -25,13 +25,18 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
     """
     if video.shape != target.shape or min(video.shape[1:3]) < WINDOW:
         raise ValueError(f"videos of shapes {video.shape} and {target.shape}: equal ones of 11 pixels or more needed")
+    return float(similarity_map(video, target).mean())
+
+
+def similarity_map(video: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """SSIM `[T, H, W, C]` in [-1, 1] of each pixel and colour; arguments as of `ssim`."""
     x, y = video.astype(np.float64), target.astype(np.float64)
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     cov = _blur(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    return float((similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+    return np.asarray(similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)))
 
 
 def _blur(x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 
 from halign_bench.errors import RequestError
+from halign_bench.metric import Scored
 from halign_bench.progress import Progress
+from halign_bench.registry import get
 from halign_bench.track import Clip, Unscorable
 from halign_bench.tracks.puppet import evaluator_data as data
 from halign_bench.tracks.puppet import evaluator_quality as quality
@@ -133,6 +135,23 @@ def test_removed_fingers_lose_confidence_and_the_others_keep_it(extractors):
     fingers = found[:, 1:].reshape(2, 5, 4).mean(-1)
     assert fingers[0, 1] < 0.4 < 0.7 < np.delete(fingers[0], 1).min()
     assert fingers[1, 4] < 0.4 < 0.7 < np.delete(fingers[1], 4).min()
+
+
+def test_pixels_of_the_hands_are_scored_where_the_skeleton_has_them(extractors, clip):
+    hands = np.concatenate([clip.skeleton[:, rows, :2] for rows in clip.layout.hands], 1)
+    low, high = np.floor(hands.min(1)).astype(int), np.ceil(hands.max(1)).astype(int)
+    spoilt, elsewhere = clip.video.copy(), clip.video.copy()
+    elsewhere[:, :6] = 0  # above the head
+    for frame, (x0, y0), (x1, y1) in zip(spoilt, low, high, strict=True):
+        frame[max(y0, 0) : y1, max(x0, 0) : x1] = 128
+    for name, best in (("ssim_hand", 1.0), ("psnr_hand", 100.0)):
+        values = []
+        for video in (clip.video, elsewhere, spoilt):
+            metric, made = get("metric", name)(extractors["hands"]), replace(clip, video=video)
+            metric.update(Scored(made, clip, *extractors["hands"]([made, clip], [clip, clip])))
+            values.append(metric.compute())
+            assert metric.failures() == {} and extractors["hands"].protocol in metric.protocol
+        assert values[0] == values[1] == pytest.approx(best) and values[2] < 0.8 * best
 
 
 def test_a_crop_without_a_hand_is_not_a_hand(extractors, clip):

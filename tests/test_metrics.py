@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from halign_bench.metrics._hand_boxes import hand_boxes
 from halign_bench.metrics.csim import cosine_similarity
 from halign_bench.metrics.fid import frechet_distance, frechet_distance_from_moments
 from halign_bench.metrics.hkc import hand_confidence, hand_coverage
@@ -17,22 +18,23 @@ from halign_bench.metrics.kid import kernel_distance
 from halign_bench.metrics.motion import motion_magnitude
 from halign_bench.metrics.motion_gap import relative_gap
 from halign_bench.metrics.psnr import psnr
-from halign_bench.metrics.ssim import ssim
+from halign_bench.metrics.ssim import similarity_map, ssim
+from halign_bench.metrics.ssim_hand import box_ssim
 from halign_bench.metrics.sync_c import sync_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halign_bench.metric import Scored
 from halign_bench.registry import get
-from halign_bench.track import Clip, Unscorable
+from halign_bench.track import Clip, SkeletonLayout, Unscorable
 
 NAMES = (
-    "csim", "fid", "fvd", "hkc", "hkc_coverage", "hkv", "kid", "motion", "motion_gap", "psnr", "ssim", "sync_c",
-    "sync_d", "sync_offset",
+    "csim", "fid", "fvd", "hkc", "hkc_coverage", "hkv", "kid", "lpips", "motion", "motion_gap", "psnr", "psnr_hand",
+    "ssim", "ssim_hand", "sync_c", "sync_d", "sync_offset",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, "_hand_boxes"))
 def test_doctests(name):
     assert doctest.testmod(importlib.import_module(f"halign_bench.metrics.{name}")).failed == 0
 
@@ -236,8 +238,15 @@ def test_hands_that_are_not_expected_do_not_count():
 
 @pytest.mark.parametrize("name", ["hkc", "hkc_coverage", "hkv"])
 def test_a_clip_without_hands_is_counted_not_scored_zero(name):
-    value, metric = value_of(name, scored(hands(expected=False)), scored(hands(), number=1, skeleton=None))
+    value, metric = value_of(name, scored(hands(expected=False)), scored(Unscorable("no skeleton"), number=1))
     assert value is None and metric.failures() == {"no hands": 1, "no skeleton": 1}
+
+
+@pytest.mark.parametrize("name", ["hkc", "hkc_coverage", "hkv"])
+def test_hands_need_no_skeleton_where_the_extractor_needs_none(name):
+    keypoints = np.random.default_rng(0).uniform(0, 16, (5, 2, 21, 2))
+    bare, with_one = (scored(hands(keypoints=keypoints), **changes) for changes in ({"skeleton": None}, {}))
+    assert value_of(name, bare)[0] == value_of(name, with_one)[0] is not None
 
 
 def test_missed_hands_lower_confidence_and_coverage():
@@ -258,6 +267,103 @@ def test_hand_variance_is_that_of_numpy_and_free_of_frame_size():
     keypoints[:, 1] = np.inf
     assert np.isfinite(hand_variance(keypoints, seen, (48, 64)))
     assert hand_variance(keypoints, np.eye(5, 2, dtype=bool), (48, 64)) is None
+
+
+# Pixels of the hands
+
+
+def with_hands(video, target, keypoints, visible=True, confidence=0.9, **changes):
+    """A clip beside a target whose hands `keypoints` `[T, 2, 21, 2]` come from an extractor, without a skeleton."""
+    found = {
+        "keypoints": keypoints, "confidence": np.full(keypoints.shape[:3], confidence),
+        "expected": np.broadcast_to(visible, keypoints.shape[:2]),
+    }  # fmt: skip
+    return scored(found, found, video=video, target=target, **{"skeleton": None} | changes)
+
+
+def two_hands(frames: int = 3) -> np.ndarray:
+    """Keypoints inside of (4, 4) to (8, 10) and of (20, 30) to (26, 34), as x, y."""
+    rng = np.random.default_rng(3)
+    keypoints = rng.uniform([4, 4], [8, 10], (frames, 21, 2)), rng.uniform([20, 30], [26, 34], (frames, 21, 2))
+    for hand, (low, high) in zip(keypoints, (([4, 4], [8, 10]), ([20, 30], [26, 34])), strict=True):
+        hand[:, 0], hand[:, 1] = low, high
+    return np.stack(keypoints, 1)
+
+
+def test_hand_boxes_enclose_the_keypoints_with_a_margin_inside_the_frame():
+    boxes, counts = hand_boxes(two_hands(1), np.ones((1, 2), bool), (36, 48))
+    # A quarter of the longer side on each side: 1.5 pixels of 6.
+    assert boxes[0].tolist() == [[2, 2, 11, 13], [18, 28, 29, 36]] and counts.all()
+    outside = two_hands(1) + [100.0, 0.0]
+    assert not hand_boxes(outside, np.ones((1, 2), bool), (36, 48))[1].any()
+    gone = np.full((1, 2, 21, 2), np.nan)
+    assert not hand_boxes(gone, np.ones((1, 2), bool), (36, 48))[1].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 999))
+def test_every_hand_box_that_counts_has_pixels(height, width, seed):
+    rng = np.random.default_rng(seed)
+    keypoints = rng.normal(15, 20, (4, 2, 1, 2)) + rng.normal(0, rng.choice([0, 1, 9]), (4, 2, 21, 2))
+    boxes, counts = hand_boxes(keypoints, rng.random((4, 2)) < 0.7, (height, width))
+    assert (boxes[counts] >= 0).all() and (boxes[counts][:, 2:] <= [width, height]).all()
+    assert (boxes[counts][:, 2:] > boxes[counts][:, :2]).all()
+
+
+def test_a_box_has_the_ssim_that_the_whole_frame_has_there():
+    video, target = videos(11, (1, 36, 48, 3))
+    whole = similarity_map(video, target)[0]
+    for left, top, right, bottom in ((2, 2, 11, 13), (18, 28, 29, 36), (0, 0, 1, 1), (47, 35, 48, 36), (0, 0, 48, 36)):
+        expected = whole[top:bottom, left:right].mean()
+        assert box_ssim(video[0], target[0], (left, top, right, bottom)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_hand_pixels_are_those_in_the_boxes_alone():
+    video, target = videos(12, (3, 36, 48, 3))
+    item = with_hands(video, target, two_hands())
+    squares = (video.astype(float) - target) ** 2
+    boxes = [np.s_[2:13, 2:11], np.s_[28:36, 18:29]]
+    per_box = [10 * np.log10(255**2 / squares[t][box].mean()) for t in range(3) for box in boxes]
+    assert value_of("psnr_hand", item)[0] == pytest.approx(np.mean(per_box))
+    per_map = [similarity_map(video, target)[t][box].mean() for t in range(3) for box in boxes]
+    assert value_of("ssim_hand", item)[0] == pytest.approx(np.mean(per_map))
+    elsewhere = target.copy()
+    elsewhere[:, :, 40:] = 0
+    assert value_of("psnr_hand", with_hands(elsewhere, target, two_hands()))[0] == 100.0
+    assert value_of("ssim_hand", with_hands(elsewhere, target, two_hands()))[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["ssim_hand", "psnr_hand"])
+def test_the_targets_skeleton_says_where_its_hands_are(name):
+    video, target = videos(13, (3, 36, 48, 3))
+    layout = SkeletonLayout(("neck",), slice(1, 22), slice(22, 43), ())
+    skeleton = np.ones((3, 43, 3), np.float32)
+    skeleton[:, 1:, :2] = two_hands().reshape(3, 42, 2)
+    elsewhere = with_hands(video, target, two_hands() + 9.0, skeleton=skeleton, layout=layout)
+    value = value_of(name, with_hands(video, target, two_hands()))[0]
+    assert value_of(name, elsewhere)[0] == pytest.approx(value, abs=1e-5)
+    skeleton[:, 22:, 2] = 0.0  # the right hand is hidden
+    assert abs(value_of(name, elsewhere)[0] - value) > 1e-3
+    short = with_hands(video, target, two_hands(), skeleton=skeleton[:2], layout=layout)
+    assert value_of(name, short)[1].failures() == {"skeleton has 2 frames, the clip 3": 1}
+
+
+@pytest.mark.parametrize("name", ["ssim_hand", "psnr_hand"])
+def test_hands_that_are_not_there_have_no_pixels(name):
+    video, target = videos(14, (3, 36, 48, 3))
+    items = (
+        with_hands(video, target, two_hands(), visible=False), with_hands(video, target, two_hands(), confidence=0.2),
+        with_hands(video, target, two_hands() + 99.0), with_hands(video[:2], target, two_hands()),
+    )  # fmt: skip
+    value, metric = value_of(name, *items)
+    assert value is None
+    assert metric.failures() == {"no hands": 3, "frame count or size differs from the target's": 1}
+
+
+def test_perceptual_distance_is_the_mean_over_frames():
+    items = scored({"distance": np.array([0.1, 0.3])}), scored({"distance": np.zeros(0)}, number=1)
+    value, metric = value_of("lpips", *items)
+    assert value == pytest.approx(0.2) and metric.failures() == {"no frames": 1}
 
 
 # Identity and pixels

@@ -61,6 +61,8 @@ def features_of(clip: Clip, key: str | None, index: int) -> Any:
     if key == "identity":
         reference = rng.normal(size=16)
         return {"embedding": reference + 0.05 * rng.normal(size=(frames, 16)), "reference": reference}
+    if key == "perceptual":
+        return {"distance": np.zeros(frames)}
     if key == "hands":
         assert clip.skeleton is not None
         points = np.stack([clip.skeleton[:, rows, :2] for rows in LAYOUT.hands], axis=1)
@@ -82,6 +84,8 @@ def spoilt(clip: Clip, features: Any, key: str | None, index: int) -> tuple[Clip
     if key == "identity":
         embedding = features["embedding"]
         return spoilt_clip, {**features, "embedding": embedding + 2 * rng.normal(size=embedding.shape)}
+    if key == "perceptual":
+        return spoilt_clip, {"distance": features["distance"] + rng.uniform(0.2, 0.6, size=len(clip.video))}
     if key == "hands":
         lost = np.where(rng.uniform(size=(len(clip.video), 2, 1)) < 0.5, 0.1, 0.5)
         jitter = rng.normal(scale=3, size=features["keypoints"].shape)
