@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import RequestError
@@ -27,10 +28,11 @@ JUMP = Fraction(1, 50)  # s; sound whose timestamps are off by more is put where
 
 
 class MediaError(RequestError):
-    """A file that cannot be used. `reason` is the sentence without the file's name."""
+    """A file that cannot be used, `path`. `reason` is the sentence without the file's name."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{shown(path)}: {reason}")
+        self.path = Path(os.fsdecode(path))
         self.reason = reason
 
 

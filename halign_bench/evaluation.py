@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.concluding import conclude, not_measured
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.metric import Metric, Scored
 from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, Sign, metric_key, parse_key
 from halign_bench.samples import SampleStore
 from halign_bench.signs import in_samples, over_exposed
-from halign_bench.track import FPS, Clip, Track, Unscorable
+from halign_bench.track import FPS, Clip, Track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,24 +211,25 @@ class Evaluator:
                 Clip(target.id, target.identity, video, target.reference, target.audio, layout=target.layout)
                 for video, target in zip(videos, targets, strict=True)
             ]
-            features = {
-                name: (list(self.extractors[name](clips, targets)), self._targets(name, number, targets))
+            nothing = [None] * len(clips)
+            ours = {m.feature: nothing for m in usable} | {
+                name: list(self.extractors[name](clips, targets))
                 for name in sorted({m.feature for m in usable if m.feature is not None})
             }
+            theirs = {m.feature: nothing for m in usable} | {
+                name: self._targets(name, number, targets)
+                for name in sorted({m.feature for m in usable if m.feature is not None and m.compares})
+            }
             for metric in usable:
-                theirs = features.get(metric.feature) if metric.feature is not None else None
-                for row, (clip, target) in enumerate(zip(clips, targets, strict=True)):
-                    ours, real = (theirs[0][row], theirs[1][row]) if theirs is not None else (None, None)
-                    metric.update(Scored(clip, target, ours, real))
+                rows = zip(clips, targets, ours[metric.feature], theirs[metric.feature], strict=True)
+                for clip, target, features, target_features in rows:
+                    metric.update(Scored(clip, target, features, target_features))
             phase.advance(len(clips))
         point = nfe if len(self.profile.nfe) > 1 else None
         for cls in self.metrics:
             key, missing = self._key(cls, point), self._missing(cls)
             if missing:
-                result.metrics[key] = MetricValue(
-                    value=None, n=0, unit=cls.unit, higher_is_better=cls.higher_is_better, bounds=cls.bounds,
-                    protocol=cls.recipe, reason=missing,
-                )  # fmt: skip
+                result.metrics[key] = not_measured(cls, missing)
         for metric in usable:
             self._conclude(metric, self._key(type(metric), point), result, phase)
         result.signs += in_samples(nfe, exposed, [row for row in result.clips if parse_key(row.metric).nfe == point])
@@ -244,33 +246,11 @@ class Evaluator:
         )  # fmt: skip
 
     def _conclude(self, metric: Metric, key: str, result: Evaluation, phase: Any) -> None:
-        """The score with its interval, and what paired comparisons need: scores of clips, or replicates."""
-        import numpy as np
-
-        from halign_bench.stats import percentile_interval, resampled_means
-
-        scored = [not isinstance(value, Unscorable) for value in metric.values]
-        value = _finite_or_none(metric.compute())
-        draws = self._draws()
-        if metric.per_clip:
-            numbers = [float(v) if ok else None for v, ok in zip(metric.values, scored, strict=True)]
-            for clip_id, identity, raw, number in zip(self.ids, self.identities, metric.values, numbers, strict=True):
-                result.clips.append(ClipScore(clip_id, identity, key, number, raw.reason if number is None else None))
-            replicates = resampled_means(numbers, draws)
-        else:
-            resampled: list[float | None] = []
-            for draw in draws:
-                phase.check()
-                resampled.append(_finite_or_none(metric.compute(draw)) if value is not None else None)
-            result.replicates[key] = resampled
-            replicates = np.array([np.nan if number is None else number for number in resampled], float)
-        clusters = len({identity for identity, ok in zip(self.identities, scored, strict=True) if ok})
-        result.metrics[key] = MetricValue(
-            value=value, n=sum(scored), failed=metric.failures(), unit=metric.unit,
-            ci=percentile_interval(value, replicates, clusters, metric.bounds) if value is not None else None,
-            higher_is_better=metric.higher_is_better, bounds=metric.bounds, protocol=metric.protocol,
-            reason=metric.reason() if value is None else None,
-        )  # fmt: skip
+        found = conclude(metric, key, self.identities, self._draws(), phase.check)
+        result.metrics[key] = found.value
+        result.clips += found.clips
+        if not metric.per_clip:
+            result.replicates[key] = found.replicates
 
     # Small parts
 
@@ -325,10 +305,6 @@ def device_name(device: str) -> str:
 
     found = hardware()
     return f"{found['processor'] or found['machine']}, {torch.get_num_threads()} threads"
-
-
-def _finite_or_none(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 __all__ = ["SPEED", "Evaluation", "Evaluator", "device_name"]

@@ -30,7 +30,9 @@ class Metric:
     """Follows torchmetrics' verbs: `update` one clip at a time, `compute`, `reset`.
 
     feature           key of `Track.extractors()` this metric reads, None for pixels
-    needs             what the target clip must have: any of "audio", "skeleton"
+    needs             what the target clip must have: any of "audio", "reference", "skeleton"
+    alone             whether a clip can be measured without a real one beside it
+    compares          whether `measure` reads the target's features too; else they are not extracted for it
     higher_is_better  None for a measure that has no better side
     bounds            least and greatest value there can be, None where there is no limit
     """
@@ -42,6 +44,8 @@ class Metric:
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     feature: ClassVar[str | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
+    alone: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
     summary: ClassVar[str] = ""
     per_clip: ClassVar[bool] = True
     recipe: ClassVar[str] = ""  # the metric's own part of the protocol string
@@ -60,20 +64,24 @@ class Metric:
 
     def update(self, scored: Scored) -> None:
         """Takes one clip. A clip that cannot be scored is counted with its reason."""
-        missing = sorted(need for need in self.needs if getattr(scored.target, need) is None)
-        value: Any
-        if missing:
-            value = Unscorable(f"no {' and no '.join(missing)}")
-        elif isinstance(scored.features, Unscorable):
-            value = scored.features
-        elif isinstance(scored.target_features, Unscorable):
-            value = Unscorable(f"target: {scored.target_features.reason}")
-        else:
-            value = self.measure(scored)
-            if not _finite(value):
-                value = Unscorable("score or features are not finite")
-        self.ids.append(scored.clip.id)
+        self.add(scored.clip.id, self.value(scored))
+
+    def add(self, clip_id: str, value: Any) -> None:
+        """Takes what `value` gave for a clip, now or at an earlier time."""
+        self.ids.append(clip_id)
         self.values.append(value)
+
+    def value(self, scored: Scored) -> Any:
+        """What `measure` gives for one clip, or `Unscorable` where it cannot be asked or its answer is not finite."""
+        missing = sorted(need for need in self.needs if getattr(scored.target, need) is None)
+        if missing:
+            return Unscorable(f"no {' and no '.join(missing)}")
+        if isinstance(scored.features, Unscorable):
+            return scored.features
+        if self.compares and isinstance(scored.target_features, Unscorable):
+            return Unscorable(f"target: {scored.target_features.reason}")
+        value = self.measure(scored)
+        return value if _finite(value) else Unscorable("score or features are not finite")
 
     def measure(self, scored: Scored) -> Any:
         """What is kept of one clip: its score, or (set metrics) its features."""

@@ -294,6 +294,11 @@ def write_record(
     record._source = path
 
 
+def write_clips(path: Path, clips: Sequence[ClipScore]) -> None:
+    """Scores of single clips as parquet, by themselves."""
+    _write_parquet(path, _clip_columns(clips))
+
+
 def _clip_columns(clips: Sequence[ClipScore]) -> dict[str, tuple[str, list[Any]]]:
     for row in clips:
         if (row.value is None) == (row.reason is None):

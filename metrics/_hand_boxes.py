@@ -8,7 +8,7 @@ from halign_bench.metric import Scored
 from halign_bench.track import Unscorable
 
 from .hkc import FOUND
-from .psnr import mismatch
+from .psnr import common_frames
 
 MARGIN = 0.25  # of the longer side of the keypoints' box: they are joints, and fingers reach beyond them
 RECIPE = (
@@ -44,10 +44,10 @@ def hand_boxes(keypoints: np.ndarray, visible: np.ndarray, size: tuple[int, int]
 
 def target_boxes(scored: Scored) -> list[tuple[int, np.ndarray]] | Unscorable:
     """(frame, box) of every hand of the target that counts, or why clip and target cannot be compared there."""
-    differs = mismatch(scored)
-    if differs:
-        return differs
-    target = scored.target
+    videos = common_frames(scored)
+    if isinstance(videos, Unscorable):
+        return videos
+    target, frames = scored.target, len(videos[0])
     if target.skeleton is not None and target.layout is not None:
         hands = np.stack([target.skeleton[:, rows] for rows in target.layout.hands], 1)
         keypoints, visible = hands[..., :2], (hands[..., 2] > 0.5).mean(-1) >= 0.5
@@ -55,9 +55,9 @@ def target_boxes(scored: Scored) -> list[tuple[int, np.ndarray]] | Unscorable:
         found = scored.target_features
         keypoints = found["keypoints"]
         visible = np.asarray(found["expected"], bool) & (np.asarray(found["confidence"], float).mean(-1) > FOUND)
-    if len(keypoints) < len(target.video):
-        return Unscorable(f"skeleton has {len(keypoints)} frames, the clip {len(target.video)}")
+    if len(keypoints) < frames:
+        return Unscorable(f"skeleton has {len(keypoints)} frames, the clip {frames}")
     height, width = target.video.shape[1:3]
-    boxes, counts = hand_boxes(keypoints[: len(target.video)], visible[: len(target.video)], (height, width))
+    boxes, counts = hand_boxes(keypoints[:frames], visible[:frames], (height, width))
     chosen = [(int(frame), boxes[frame, hand]) for frame, hand in np.argwhere(counts)]
     return chosen or Unscorable("no hands")

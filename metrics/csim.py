@@ -34,9 +34,12 @@ class CSIM(PerClipMetric):
     higher_is_better = True
     bounds = (-1, 1)
     feature = "identity"
+    needs = frozenset({"reference"})
+    alone = True
+    compares = False
     summary = "identity kept from the reference image"
     recipe = "mean cosine of the clip's identity embeddings with the reference image's"
 
     def measure(self, scored: Scored) -> float | Unscorable:
-        score = cosine_similarity(scored.features["embedding"], scored.target_features["reference"])
+        score = cosine_similarity(scored.features["embedding"], scored.features["reference"])
         return Unscorable("identity embedding is zero") if score is None else score

@@ -47,6 +47,8 @@ class HKC(PerClipMetric):
     unit = "detector confidence"
     higher_is_better = True
     feature = "hands"
+    alone = True
+    compares = False
     summary = "hand keypoint confidence where a hand is expected"
     recipe = "mean over expected hands and frames of the mean confidence of 21 keypoints"
 

@@ -18,6 +18,8 @@ class HKCCoverage(PerClipMetric):
     higher_is_better = True
     bounds = (0, 1)
     feature = "hands"
+    alone = True
+    compares = False
     summary = "share of expected hands that are found"
     recipe = f"share of expected hands and frames with mean keypoint confidence above {FOUND}"
 

@@ -47,6 +47,8 @@ class HKV(PerClipMetric):
     higher_is_better = None
     bounds = (0, None)
     feature = "hands"
+    alone = True
+    compares = False
     summary = "variance of hand keypoint positions over time"
     recipe = f"variance of x plus y over the frames in which an expected hand is found (mean confidence > {FOUND})"
 

@@ -18,6 +18,7 @@ class LPIPS(PerClipMetric):
     higher_is_better = False
     bounds = (0, None)
     feature = "perceptual"
+    compares = False
     summary = "distance of deep features from the real clip"
     recipe = "mean over frames of the distance from the target's frame of the same number"
 

@@ -8,6 +8,8 @@ from halign_bench.metric import PerClipMetric, Scored
 from halign_bench.registry import register
 from halign_bench.track import Unscorable
 
+from ._pieces import pieces
+
 POOL = 4
 STILL = 0.05  # grey levels; a target that changes less than this does not move
 
@@ -28,11 +30,13 @@ def motion_magnitude(video: np.ndarray) -> float | None:
     frames, height, width, _ = video.shape
     if frames < 2:
         return None
-    luma = video.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     rows, columns = max(height // POOL, 1), max(width // POOL, 1)
-    cut = luma[:, : rows * min(POOL, height), : columns * min(POOL, width)]
-    blocks = cut.reshape(frames, rows, -1, columns, cut.shape[2] // columns).mean((2, 4))
-    return float(np.abs(np.diff(blocks, axis=0)).mean())
+    blocks = []
+    for part in pieces(video):
+        luma = video[part].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        cut = luma[:, : rows * min(POOL, height), : columns * min(POOL, width)]
+        blocks.append(cut.reshape(len(cut), rows, -1, columns, cut.shape[2] // columns).mean((2, 4)))
+    return float(np.abs(np.diff(np.concatenate(blocks), axis=0)).mean())
 
 
 @register

@@ -8,6 +8,8 @@ from halign_bench.metric import PerClipMetric, Scored
 from halign_bench.registry import register
 from halign_bench.track import Unscorable
 
+from ._pieces import pieces
+
 CEILING = 100.0  # dB of a frame equal to its target, whose PSNR is infinite; the usual convention for videos
 
 
@@ -22,18 +24,22 @@ def psnr(video: np.ndarray, target: np.ndarray) -> float:
     """
     if video.shape != target.shape:
         raise ValueError(f"videos of shapes {video.shape} and {target.shape} cannot be compared")
-    squares = (video.astype(np.float64) - target.astype(np.float64)) ** 2
-    errors = squares.reshape(len(squares), -1).mean(1)
+    errors = np.concatenate([
+        ((video[part].astype(np.float64) - target[part]) ** 2).reshape(len(video[part]), -1).mean(1)
+        for part in pieces(video)
+    ])  # fmt: skip
     with np.errstate(divide="ignore"):
         return float(np.minimum(10 * np.log10(255.0**2 / errors), CEILING).mean())
 
 
-def mismatch(scored: Scored) -> Unscorable | None:
-    """Why two videos cannot be compared pixel by pixel, if they cannot."""
-    ours, theirs = scored.clip.video.shape, scored.target.video.shape
-    if ours == theirs:
-        return None
-    return Unscorable("frame count or size differs from the target's")
+def common_frames(scored: Scored) -> tuple[np.ndarray, np.ndarray] | Unscorable:
+    """Both videos over the frames that both have, or why they cannot be compared pixel by pixel."""
+    ours, theirs = scored.clip.video, scored.target.video
+    if ours.shape[1:] != theirs.shape[1:]:
+        sizes = " and ".join(f"{video.shape[2]}x{video.shape[1]}" for video in (ours, theirs))
+        return Unscorable(f"frame sizes differ from the target's: {sizes}")
+    count = min(len(ours), len(theirs))
+    return (ours[:count], theirs[:count]) if count else Unscorable("no frames")
 
 
 @register
@@ -48,4 +54,5 @@ class PSNR(PerClipMetric):
     recipe = "mean over frames, RGB, peak 255, equal frames count 100 dB"
 
     def measure(self, scored: Scored) -> float | Unscorable:
-        return mismatch(scored) or psnr(scored.clip.video, scored.target.video)
+        videos = common_frames(scored)
+        return videos if isinstance(videos, Unscorable) else psnr(*videos)

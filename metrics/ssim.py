@@ -8,7 +8,8 @@ from halign_bench.metric import PerClipMetric, Scored
 from halign_bench.registry import register
 from halign_bench.track import Unscorable
 
-from .psnr import mismatch
+from ._pieces import pieces
+from .psnr import common_frames
 
 WINDOW, SIGMA = 11, 1.5
 
@@ -25,7 +26,8 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
     """
     if video.shape != target.shape or min(video.shape[1:3]) < WINDOW:
         raise ValueError(f"videos of shapes {video.shape} and {target.shape}: equal ones of 11 pixels or more needed")
-    return float(similarity_map(video, target).mean())
+    frames = [similarity_map(video[part], target[part]).mean((1, 2, 3)) for part in pieces(video)]
+    return float(np.concatenate(frames).mean())
 
 
 def similarity_map(video: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -64,4 +66,5 @@ class SSIM(PerClipMetric):
     def measure(self, scored: Scored) -> float | Unscorable:
         if min(scored.clip.video.shape[1:3]) < WINDOW:
             return Unscorable(f"frame smaller than SSIM's {WINDOW}-pixel window")
-        return mismatch(scored) or ssim(scored.clip.video, scored.target.video)
+        videos = common_frames(scored)
+        return videos if isinstance(videos, Unscorable) else ssim(*videos)

@@ -69,6 +69,8 @@ class SyncC(PerClipMetric):
     bounds = (0, None)
     feature = "sync"
     needs = frozenset({"audio"})
+    alone = True
+    compares = False
     summary = "confidence that mouth and voice belong together (LSE-C)"
     recipe = "median less least mean distance over shifts within ±vshift, audio zero-padded"
 

@@ -19,6 +19,8 @@ class SyncD(PerClipMetric):
     bounds = (0, None)
     feature = "sync"
     needs = frozenset({"audio"})
+    alone = True
+    compares = False
     summary = "distance between mouth and voice at the best shift (LSE-D)"
     recipe = "least mean distance over shifts within ±vshift, audio zero-padded"
 

@@ -19,6 +19,8 @@ class SyncOffset(PerClipMetric):
     bounds = (0, None)
     feature = "sync"
     needs = frozenset({"audio"})
+    alone = True
+    compares = False
     summary = "frames between mouth and voice, early or late alike"
     recipe = "absolute shift of least mean distance within ±vshift, audio zero-padded"
 

@@ -79,6 +79,10 @@ class Store:
             return self.folder / asset.opens
         raise RequestError(f"{name}: {standing.detail}; {self._advice(asset, standing.state)}")
 
+    def sha256s(self, name: str) -> list[str]:
+        """Hashes of an asset's files. Raises `OSError` when one is not there."""
+        return [self.memory.sha256(self.folder / part.file) for part in self.asset(name).parts]
+
     def standing(self, name: str, effort: Literal["look", "once", "again"] = "once") -> Standing:
         """How an asset stands. `look` reads no weights, `once` hashes what is not known, `again` hashes everything.
 

@@ -110,12 +110,14 @@ class LPIPS:
     def features(self, clip: Clip, condition: Clip) -> dict[str, np.ndarray] | Unscorable:
         """Features of one clip."""
         ours, theirs = clip.video, condition.video
-        if ours.shape != theirs.shape:
-            return Unscorable("frame count or size differs from the target's")
+        if ours.shape[1:] != theirs.shape[1:]:
+            return Unscorable("frame size differs from the target's")
         if min(ours.shape[1:3]) < self.least:
             return Unscorable(f"frame smaller than the {self.least} pixels that LPIPS needs")
         if ours is theirs:
             return {"distance": np.zeros(len(ours), np.float32)}
+        count = min(len(ours), len(theirs))
+        ours, theirs = ours[:count], theirs[:count]
         step = max(PIXELS // (ours.shape[1] * ours.shape[2]), 1)
         parts = [
             self.distances(ours[start : start + step], theirs[start : start + step])

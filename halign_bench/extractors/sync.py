@@ -44,7 +44,7 @@ class SyncExtractor:
     Raises RequestError for an unknown mode or weights in another layout.
     """
 
-    name = "syncnet"
+    name: str = "syncnet"
     assets: tuple[str, ...] = ("syncnet-v2", "s3fd")
 
     def __init__(
@@ -61,6 +61,7 @@ class SyncExtractor:
         if mode == "reference" and every not in (None, 1):
             raise RequestError("the sync mode 'reference' looks at every frame; leave `every` out")
         self.mode, self.min_track = mode, min_track
+        self.name = "syncnet" if mode == "fast" else "syncnet-reference"  # their scores are not to be compared
         self.every = every if every is not None else EVERY if mode == "fast" else 1
         if self.every < 1 or min_track < face_tracks.MEDIAN:
             raise RequestError(f"`every` is at least 1, and `min_track` {face_tracks.MEDIAN} (frames)")

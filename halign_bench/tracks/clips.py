@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from halign_bench.errors import RequestError
+from halign_bench.files import files_below
 from halign_bench.registry import register
 from halign_bench.track import FPS, SAMPLE_RATE, Annotator, Clip, Refusal, Track
 
@@ -191,29 +192,15 @@ class ClipsTrack(Track):
 
     def _find(self) -> tuple[list[Path], list[Refusal]]:
         """Video files below the folder, sorted by path."""
-        from halign_bench.media import VIDEO_SUFFIXES, shown
+        from halign_bench.media import VIDEO_SUFFIXES
 
         folder = self.data
         assert folder is not None
         if not folder.is_dir():
             what = "is not a folder; give the folder that holds the videos" if folder.exists() else "no such folder"
             raise RequestError(f"--data {self._folder}: {what}")
-        paths: list[Path] = []
-        refusals: list[Refusal] = []
-        self.ignored = 0
-
-        def unreadable(error: OSError) -> None:
-            where = os.path.relpath(error.filename, folder)
-            refusals.append(Refusal(shown(where), f"cannot be read: {error.strerror}"))
-
-        for parent, folders, files in os.walk(folder, onerror=unreadable):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in files:
-                if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                    paths.append(Path(parent, name))
-                else:
-                    self.ignored += 1
-        return sorted(paths, key=lambda path: path.relative_to(folder).as_posix()), refusals
+        paths, refusals, self.ignored = files_below(folder, VIDEO_SUFFIXES)
+        return paths, refusals
 
     def _decode(self, path: Path, name: str, digest: str, refusals: list[Refusal]) -> Source:
         """Writes a file's frames and sound into the spool. Raises MediaError when it gives not one window."""

@@ -1,0 +1,74 @@
+"""Features and scores of single clips, kept by what they were computed of.
+
+A key is a hash of everything that an entry depends on (`key_of`), so nothing in the cache is ever out of date, and any
+part of its folder may be deleted at any time. Entries appear whole or not at all; one that cannot be read counts as
+not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.track import Unscorable
+
+MISSING: Any = object()
+
+
+def key_of(**parts: Any) -> str:
+    """sha256 of JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class Cache:
+    """Entries are arrays (read as needed from disk), dicts of arrays and whole numbers, numbers, JSON, or `Unscorable`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hits = self.misses = 0
+
+    def get(self, key: str) -> Any:
+        """The entry, or `MISSING`."""
+        found = self._read(key)
+        self.hits += found is not MISSING
+        self.misses += found is MISSING
+        return found
+
+    def _read(self, key: str) -> Any:
+        with contextlib.suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            if (path := self._path(key, "npy")).is_file():
+                return np.load(path, mmap_mode="r", allow_pickle=False)
+            if (path := self._path(key, "npz")).is_file():
+                with np.load(path, allow_pickle=False) as arrays:
+                    return {name: arrays[name] for name in arrays.files}
+            if (path := self._path(key, "json")).is_file():
+                document = json.loads(path.read_text(encoding="utf-8"))
+                return Unscorable(document["reason"]) if "reason" in document else document["value"]
+        return MISSING
+
+    def put(self, key: str, value: Any) -> None:
+        """Raises OSError when the folder cannot be written, TypeError for what is none of the kinds above."""
+        if isinstance(value, np.ndarray):
+            with atomic_path(self._path(key, "npy")) as temporary, temporary.open("wb") as file:
+                np.save(file, value, allow_pickle=False)
+        elif isinstance(value, Mapping) and any(isinstance(one, np.ndarray) for one in value.values()):
+            with atomic_path(self._path(key, "npz")) as temporary, temporary.open("wb") as file:
+                np.savez(file, **{name: np.asarray(one) for name, one in value.items()})
+        elif isinstance(value, Unscorable):
+            atomic_write(self._path(key, "json"), json.dumps({"reason": value.reason}) + "\n")
+        else:
+            atomic_write(self._path(key, "json"), json.dumps({"value": value}, allow_nan=False) + "\n")
+
+    def _path(self, key: str, kind: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{kind}"
+
+
+__all__ = ["MISSING", "Cache", "key_of"]

@@ -1,0 +1,19 @@
+"""Long videos in pieces: what metrics compute of pixels takes many times the pixels' own memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+VALUES = 2**22  # of a piece: 32 MiB in double precision
+
+
+def pieces(video: np.ndarray) -> Iterator[slice]:
+    """Consecutive frames of `[T, …]`, as many at once as have at most `VALUES` values, and at least one.
+
+    >>> list(pieces(np.zeros((3, 2048, 1024))))
+    [slice(0, 2, None), slice(2, 4, None)]
+    """
+    step = max(1, VALUES // max(1, video[:1].size))
+    return (slice(start, start + step) for start in range(0, len(video), step))
