@@ -141,7 +141,7 @@ class LPIPS:
         return np.asarray(total.cpu().numpy())
 
     def _prepared(self, video: np.ndarray) -> Tensor:
-        frames = torch.from_numpy(np.ascontiguousarray(video)).to(self.device).permute(0, 3, 1, 2)
+        frames = torch.from_numpy(np.array(video)).to(self.device).permute(0, 3, 1, 2)
         return (frames.float() / 127.5 - 1 - self._shift) / self._scale
 
 

@@ -29,7 +29,7 @@ def key_of(**parts: Any) -> str:
 
 
 class Cache:
-    """Entries are arrays (read as needed from disk), dicts of arrays and whole numbers, numbers, JSON, or `Unscorable`."""
+    """Entries are arrays (read as needed from disk), dicts of arrays and numbers, JSON, or `Unscorable`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

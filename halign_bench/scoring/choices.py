@@ -147,6 +147,13 @@ class LazyExtractor:
 
     def __init__(self, choice: Choice, store: Store, device: str, cache: Cache) -> None:
         self.choice, self.device, self._cache = choice, device, cache
+        missing = [name for name in choice.assets if store.standing(name).state == "missing"]
+        if missing:
+            names = " ".join(missing)
+            raise RequestError(
+                f"no weights here; get them with `halign-bench assets fetch {names}{store.option}`, or without a "
+                f"network one by one with `halign-bench assets add {missing[0]} FILE{store.option}`"
+            )
         self._files = [store.find(name) for name in choice.assets]
         for name, path in zip(choice.assets, self._files, strict=True):
             if store.asset(name).format == "torchscript":

@@ -1,12 +1,10 @@
-"""Clip by clip: features, scores, totals. A clip is decoded once for all metrics, and only if something is not known."""
+"""Clip by clip: features, scores, totals. A clip is decoded once for all metrics, if something of it is not known."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.assets.hashing import sha256_of
@@ -104,7 +102,7 @@ class Scorer:
                 scores.metrics[key] = not_measured(type(metric), metric.reason()).model_copy(
                     update={"failed": metric.failures()}
                 )
-                scores.clips += [ClipScore(n, n, key, None, v.reason) for n, v in zip(names, metric.values, strict=True)]
+                scores.clips += _rows(names, key, metric)
             else:
                 self._conclude(metric, key, names, draws, scores, phase.check)
             phase.advance()
@@ -120,7 +118,7 @@ class Scorer:
     def _conclude(
         self, metric: Metric, key: str, names: list[str], draws: Any, scores: Scores, check: Callable[[], None]
     ) -> None:
-        """Distances between sets are kept too: their intervals take longer than everything else once clips are known."""
+        """Distances between sets are kept too: their intervals take long."""
         if metric.per_clip:
             found = conclude(metric, key, names, draws, check)
             scores.metrics[key] = found.value
@@ -135,11 +133,7 @@ class Scorer:
             document = conclude(metric, key, names, draws, check).value.model_dump(mode="json")
             self.cache.put(kept, document)
         scores.metrics[key] = MetricValue.model_validate(document)
-        scores.clips += [
-            ClipScore(name, name, key, None, value.reason if isinstance(value, Unscorable) else "a distance of sets")
-            for name, value in zip(names, metric.values, strict=True)
-            if isinstance(value, Unscorable)
-        ]
+        scores.clips += _rows(names, key, metric)
 
     def _value(self, metric: Metric, pair: _Pair, features: dict[tuple[str, str], Any]) -> Any:
         """What a metric keeps of one pair, from the cache where it is known."""
@@ -298,9 +292,10 @@ def scored_anything(scores: Scores) -> bool:
     return any(value.value is not None for value in scores.metrics.values())
 
 
-def inputs_sha256(reports: Sequence[ClipReport]) -> str:
-    """Of all contents and names, for those who want to know whether two tables are of the same files."""
-    return hashlib.sha256(repr([(report.name, sorted(report.sha256s.items())) for report in reports]).encode()).hexdigest()
+def _rows(names: Sequence[str], key: str, metric: Metric) -> list[ClipScore]:
+    """Of the clips that a distance of sets is without."""
+    pairs = zip(names, metric.values, strict=True)
+    return [ClipScore(name, name, key, None, value.reason) for name, value in pairs if isinstance(value, Unscorable)]
 
 
-__all__ = ["ClipReport", "Scorer", "Scores", "inputs_sha256", "scored_anything"]
+__all__ = ["ClipReport", "Scorer", "Scores", "scored_anything"]
