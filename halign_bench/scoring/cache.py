@@ -61,7 +61,8 @@ class Cache:
                 np.save(file, value, allow_pickle=False)
         elif isinstance(value, Mapping) and any(isinstance(one, np.ndarray) for one in value.values()):
             with atomic_path(self._path(key, "npz")) as temporary, temporary.open("wb") as file:
-                np.savez(file, **{name: np.asarray(one) for name, one in value.items()})
+                arrays: dict[str, Any] = {name: np.asarray(one) for name, one in value.items()}
+                np.savez(file, **arrays)
         elif isinstance(value, Unscorable):
             atomic_write(self._path(key, "json"), json.dumps({"reason": value.reason}) + "\n")
         else:

@@ -196,7 +196,8 @@ class LazyExtractor:
 @cache
 def code_sha256() -> str:
     """Of the source that decodes, extracts and measures: what it gave before a change is not taken for its answer."""
-    from halign_bench import decoding, extractors, media, metric, metrics
+    import halign_bench.metrics as metrics
+    from halign_bench import decoding, extractors, media, metric
     from halign_bench.scoring import footage
 
     files = [Path(str(module.__file__)) for module in (decoding, footage, media, metric)]

@@ -148,13 +148,16 @@ class Scorer:
         if metric.feature is not None:
             ours = self._features(metric.feature, "ours", pair, features)
             theirs = self._features(metric.feature, "theirs", pair, features) if metric.compares else None
+            for given in (ours, theirs):
+                if isinstance(given, _Failed):
+                    return given
         try:
             value = metric.value(Scored(cast(Clip, pair.clip), cast(Clip, pair.condition), ours, theirs))
         except MediaError as problem:
             return pair.unreadable(problem)
         except Exception as problem:
             return _failed(metric.name, pair, problem)
-        if metric.per_clip and not _transient(ours):
+        if metric.per_clip:
             self.cache.put(key, value)
         return value
 
@@ -191,10 +194,6 @@ class Scorer:
 
 class _Failed(Unscorable):
     """Not the clip's doing, perhaps; not kept."""
-
-
-def _transient(value: Any) -> bool:
-    return isinstance(value, _Failed)
 
 
 def _failed(what: str, pair: _Pair, problem: Exception) -> _Failed:
