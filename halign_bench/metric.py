@@ -71,11 +71,15 @@ class Metric:
         self.ids.append(clip_id)
         self.values.append(value)
 
+    def lacking(self, target: Clip) -> Unscorable | None:
+        """What a target lacks of what is needed, if anything: known before features are extracted."""
+        missing = sorted(need for need in self.needs if getattr(target, need) is None)
+        return Unscorable(f"no {' and no '.join(missing)}") if missing else None
+
     def value(self, scored: Scored) -> Any:
         """What `measure` gives for one clip, or `Unscorable` where it cannot be asked or its answer is not finite."""
-        missing = sorted(need for need in self.needs if getattr(scored.target, need) is None)
-        if missing:
-            return Unscorable(f"no {' and no '.join(missing)}")
+        if lacking := self.lacking(scored.target):
+            return lacking
         if isinstance(scored.features, Unscorable):
             return scored.features
         if self.compares and isinstance(scored.target_features, Unscorable):

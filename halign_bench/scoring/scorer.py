@@ -144,22 +144,27 @@ class Scorer:
         key = self._key(metric, pair)
         if metric.per_clip and (known := self.cache.get(key)) is not MISSING:
             return known
-        ours = theirs = None
-        if metric.feature is not None:
-            ours = self._features(metric.feature, "ours", pair, features)
-            theirs = self._features(metric.feature, "theirs", pair, features) if metric.compares else None
-            for given in (ours, theirs):
-                if isinstance(given, _Failed):
-                    return given
         try:
-            value = metric.value(Scored(cast(Clip, pair.clip), cast(Clip, pair.condition), ours, theirs))
+            value = metric.lacking(cast(Clip, pair.condition)) or self._measured(metric, pair, features)
         except MediaError as problem:
             return pair.unreadable(problem)
         except Exception as problem:
             return _failed(metric.name, pair, problem)
+        if isinstance(value, _Failed):
+            return value
         if metric.per_clip:
             self.cache.put(key, value)
         return value
+
+    def _measured(self, metric: Metric, pair: _Pair, features: dict[tuple[str, str], Any]) -> Any:
+        ours = theirs = None
+        if metric.feature is not None:
+            ours = self._features(metric.feature, "ours", pair, features)
+            theirs = self._features(metric.feature, "theirs", pair, features) if metric.compares else None
+        for given in (ours, theirs):
+            if isinstance(given, _Failed):
+                return given
+        return metric.value(Scored(cast(Clip, pair.clip), cast(Clip, pair.condition), ours, theirs))
 
     def _key(self, metric: Metric, pair: _Pair) -> str:
         """Of what a metric keeps of one pair."""
