@@ -77,9 +77,9 @@ def fid_infinity(x: np.ndarray, y: np.ndarray, points: int = 15, seed: int = 0) 
     return float(slope_and_value[1])
 
 
-def _samples(x: np.ndarray) -> np.ndarray:
+def _samples(x: np.ndarray, least: int = 2) -> np.ndarray:
     x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2:
+    if x.ndim != 2 or len(x) < least:
         raise ValueError(f"features of shape {x.shape} given; at least two samples are needed, [n, D]")
     if not np.isfinite(x).all() or np.abs(x).max(initial=0) > 1e140:
         raise ValueError("features contain NaN or infinite values, or such whose squares are infinite")
@@ -92,6 +92,24 @@ def _factor_of_sample(centred: np.ndarray) -> np.ndarray:
     if n <= dimensions:
         return centred / np.sqrt(n - 1)
     return factor(centred.T @ centred / (n - 1))
+
+
+def _frechet_of_parts(xs: list[np.ndarray], ys: list[np.ndarray]) -> float:
+    """`frechet_distance` of the samples of all parts together, which need not be in memory at once."""
+    return _frechet(*_mean_and_factor(xs), *_mean_and_factor(ys))
+
+
+def _mean_and_factor(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    count, dimensions = sum(len(part) for part in parts), parts[0].shape[1]
+    if count <= dimensions:
+        together = _samples(np.concatenate(parts))
+        return together.mean(0), _factor_of_sample(together - together.mean(0))
+    mean = sum(_samples(part, least=0).sum(0) for part in parts) / count
+    scatter = np.zeros((dimensions, dimensions))
+    for part in parts:
+        centred = part - mean
+        scatter += centred.T @ centred
+    return mean, factor(scatter / (count - 1))
 
 
 def _frechet(mean1: np.ndarray, factor1: np.ndarray, mean2: np.ndarray, factor2: np.ndarray) -> float:
@@ -118,13 +136,11 @@ class FrechetMetric(SetMetric):
         step = max((thinning([len(x) for x in side], side[0].shape[1]) for side in sides), default=1)
         return super().protocol + (f"; interval by resamples of 1 sample in {step} of each clip" if step > 1 else "")
 
-    def distance(self, features: np.ndarray, target_features: np.ndarray) -> float:
-        return frechet_distance(features, target_features)
-
     def compute(self, indices: np.ndarray | None = None) -> float | None:
-        """All clips by `frechet_distance`; a resample, the same clips on both sides, by `FrechetResampling`."""
+        """All clips as `frechet_distance`; a resample, the same clips on both sides, by `FrechetResampling`."""
         if indices is None:
-            return super().compute()
+            pairs = [value for value in self.values if not isinstance(value, Unscorable)]
+            return _frechet_of_parts([x for x, _ in pairs], [y for _, y in pairs]) if len(pairs) >= 2 else None
         scored = np.array([not isinstance(value, Unscorable) for value in self.values], bool)
         weights = np.bincount(np.asarray(indices, int), minlength=len(self.values))[scored].astype(float)
         if weights.sum() < 2:
