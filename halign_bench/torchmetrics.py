@@ -1,4 +1,4 @@
-"""FID, KID and FVD as torchmetrics: for others' training loops, with exact reduction over processes.
+"""The metrics as torchmetrics: for others' training loops, with exact reduction over processes.
 
     from halign_bench.extractors.inception import Inception
     from halign_bench.torchmetrics import FrechetDistance
@@ -11,6 +11,7 @@
 
 The states are sums in float64 (of features and their outer products), so that what several processes give together
 is what one would give, and not an average of averages. `FVD` differs by its extractor alone (`I3DVideoGPT.videos`).
+Whatever scores one clip, `sync_scores` or `hand_confidence` for example, becomes a metric of many by `ClipMean`.
 """
 
 from __future__ import annotations
@@ -141,3 +142,47 @@ class KernelDistance(_Distance):
         if isinstance(kept, Tensor):
             kept = [kept]
         return torch.cat(kept).cpu().numpy() if kept else np.zeros((0, self.dimensions))
+
+
+class ClipMean(Metric):
+    """Mean over clips of a function that scores one, see `halign_bench.metrics`.
+
+        confidence = ClipMean(lambda video, audio: sync_scores(video, audio).confidence)
+        confidence.update(video_embeddings, audio_embeddings)  # of one clip; arrays or tensors
+
+    function  of what `update` is given, tensors as arrays; a number, or None where a clip cannot be scored
+
+    `compute` gives a float64 scalar; clips without a score do not count, and their number is `unscored`. Raises
+    ValueError from `update` for a score that is not finite, and from `compute` when there is no score at all.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    scored: Tensor
+    unscored: Tensor
+
+    def __init__(self, function: Callable[..., float | None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+        for name in ("total", "scored", "unscored"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, *clip: Any) -> None:
+        arrays = [part.detach().cpu().numpy() if isinstance(part, Tensor) else part for part in clip]
+        score = self.function(*arrays)
+        if score is None:
+            self.unscored = self.unscored + 1
+            return
+        if not np.isfinite(score):
+            raise ValueError(f"a clip's score is {score}; give None for what cannot be measured")
+        self.total, self.scored = self.total + float(score), self.scored + 1
+
+    def compute(self) -> Tensor:
+        if not self.scored:
+            raise ValueError(f"no clip was scored, of {self.unscored:.0f} given")
+        return self.total / self.scored
+
+    def set_dtype(self, dst_type: Any) -> ClipMean:
+        """Leaves the sums in float64."""
+        return self

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from halign_bench.metrics.fid import frechet_distance
+from halign_bench.metrics.hkc import hand_confidence
 from halign_bench.metrics.kid import kernel_distance
+from halign_bench.metrics.sync_c import sync_scores
 
-from halign_bench.torchmetrics import FrechetDistance, KernelDistance
+from halign_bench.torchmetrics import ClipMean, FrechetDistance, KernelDistance
 
 PURE = {FrechetDistance: frechet_distance, KernelDistance: kernel_distance}
 METRICS = pytest.mark.parametrize("metric", PURE, ids=lambda cls: cls.__name__)
@@ -98,10 +100,33 @@ def test_an_extractor_turns_images_into_features(metric):
     assert made.compute().item() == pytest.approx(PURE[metric](means(images[:6]).numpy(), means(images[6:]).numpy()))
 
 
+def test_a_function_of_one_clip_becomes_a_metric_of_many():
+    rng = np.random.default_rng(0)
+    clips = [rng.standard_normal((2, 20, 8)) for _ in range(3)]
+    made = ClipMean(lambda video, audio: sync_scores(video, audio, vshift=3).confidence)
+    for video, audio in clips:
+        made.update(torch.from_numpy(video), audio)
+    one_by_one = [sync_scores(video, audio, vshift=3).confidence for video, audio in clips]
+    assert made.compute().item() == pytest.approx(np.mean(one_by_one))
+
+
+def test_a_clip_without_a_score_is_counted_and_never_a_zero():
+    made = ClipMean(lambda confidence, expected: hand_confidence(confidence, expected))
+    made.update(np.zeros((1, 2, 21)), np.zeros((1, 2), bool))
+    with pytest.raises(ValueError, match="no clip was scored, of 1 given"):
+        made.compute()
+    made.update(np.full((1, 2, 21), 0.5), np.ones((1, 2), bool))
+    assert made.compute().item() == 0.5 and made.unscored == 1
+    with pytest.raises(ValueError, match="None for what cannot be measured"):
+        ClipMean(lambda: float("nan")).update()
+    made.reset()
+    assert made.unscored == 0 and set(made._reductions) == set(made._defaults)
+
+
 PROCESS = """
 import datetime, sys
 import torch, torch.distributed as dist
-from halign_bench.torchmetrics import FrechetDistance, KernelDistance
+from halign_bench.torchmetrics import ClipMean, FrechetDistance, KernelDistance
 
 rank, meeting, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2,
@@ -114,6 +139,10 @@ for metric in (FrechetDistance(dimensions=6), KernelDistance(dimensions=6)):
         metric.update(part, real=False)
     metric.update(mine[1], real=True)
     values += [metric.compute(), metric.compute()]  # a second time: the states were put back
+mean = ClipMean(lambda clip: None if clip[0] > 2.5 else float(clip.mean()))
+for clip in mine[1]:
+    mean.update(clip)
+values.append(mean.compute())
 torch.save(values, f"{out}.{rank}")
 dist.destroy_process_group()
 """
@@ -138,4 +167,5 @@ def test_two_processes_with_a_part_each_give_the_value_of_one(tmp_path):
     expected = [function(fake.numpy(), real.numpy()) for function in (frechet_distance, kernel_distance)]
     for rank in (0, 1):
         values = [value.item() for value in torch.load(f"{out}.{rank}", weights_only=True)]
-        assert np.allclose(values, np.repeat(expected, 2), rtol=1e-9)
+        assert np.allclose(values[:4], np.repeat(expected, 2), rtol=1e-9)
+        assert values[4] == pytest.approx(real[real[:, 0] <= 2.5].mean(1).mean().item())
