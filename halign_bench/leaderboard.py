@@ -105,6 +105,10 @@ class Leaderboard:
         """Scores at an NFE of the grid (default: the main one), in the usual order."""
         return [key for key in _ordered(self.rows) if self.nfe_of(key) == (nfe if nfe is not None else self.main_nfe)]
 
+    def measured(self, key: str) -> bool:
+        """Whether any row has a value for it."""
+        return any(row.metrics[key].value is not None for row in self.rows if key in row.metrics)
+
     def nfe_of(self, key: str) -> int | None:
         nfe = parse_key(key).nfe
         return self.main_nfe if nfe is None else nfe
@@ -170,12 +174,17 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
 
 
 def _check_protocols(records: Sequence[Record]) -> None:
+    """What was trained, sampled and scored is the same; only a metric may be in some of them and not in others."""
     first = records[0]
     for record in records[1:]:
-        if record.protocol_hash != first.protocol_hash:
-            ours, theirs = _flat(first.protocol), _flat(record.protocol)
+        ours, theirs = _flat(first.protocol), _flat(record.protocol)
+        pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
+        differing = [
+            key for key, (a, b) in pairs.items() if a != b and not (key.startswith("metrics.") and None in (a, b))
+        ]
+        unexplained = record.protocol == first.protocol and record.protocol_hash != first.protocol_hash
+        if differing or unexplained:
             here, there = first.source or first.name, record.source or record.name
-            differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
             shown = "; ".join(f"{k} is {_short(ours.get(k))} and {_short(theirs.get(k))}" for k in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise RequestError(

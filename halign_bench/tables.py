@@ -50,7 +50,7 @@ def number(value: float | None, error: float | None = None) -> str:
 def blocks(board: Leaderboard, width: int = WIDTH) -> list[Block]:
     """Scores at the main NFE, a row each, with the methods beside each other; then cost."""
     title = f"Scores{f' at NFE {board.main_nfe}' if board.main_nfe is not None else ''}"
-    keys = [key for key in board.scores_at() if parse_key(key).name != SPEED]
+    keys = [key for key in board.scores_at() if parse_key(key).name != SPEED and board.measured(key)]
     lead = ["score"], [[_header(board, key)] for key in keys]
     verdicts = _verdicts(board)
     columns = [[_label(row), *(_cell(row, key, verdicts) for key in keys)] for row in board.rows]
@@ -62,7 +62,7 @@ def nfe_blocks(board: Leaderboard, width: int = WIDTH) -> list[Block]:
     nfes = board.nfes()
     if len(nfes) < 2:
         return []
-    keys = [key for key in board.scores_at() if parse_key(key).name != SPEED]
+    keys = [key for key in board.scores_at() if parse_key(key).name != SPEED and board.measured(key)]
     verdicts = _verdicts(board)
     points = [(row, nfe) for row in board.rows if row.metrics for nfe in nfes]
 

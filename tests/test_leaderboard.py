@@ -86,6 +86,23 @@ def test_different_protocols_are_refused_with_the_difference(tmp_path):
         build([first, other])
 
 
+def test_a_metric_that_only_some_records_have_is_no_other_protocol_but_one_measured_otherwise_is():
+    first = make_record("base", protocol={"metrics": {"fid@toy": "one net"}}, metrics={"fid@toy": score(1.0)})
+    more = {"fid@toy": "one net", "kid@toy": "the same"}
+    second = make_record("sft", protocol={"metrics": more}, metrics={"fid@toy": score(2.0), "kid@toy": score(0.5)})
+    board = build([first, second])
+    assert "kid@toy" in board.to_markdown() and "kid@toy" not in row(board, "base").metrics
+    with pytest.raises(RequestError, match=r"metrics\.fid@toy is \"one net\" and \"another\""):
+        build([first, make_record("sft", protocol={"metrics": {"fid@toy": "another"}})])
+
+
+def test_a_score_that_no_row_has_is_left_out_of_the_table_and_named_below_it():
+    scores = {"fid@toy": score(1.0), "lpips@toy": score(None, n=0, reason="track toy has no perceptual extractor")}
+    board = build([make_record("base", metrics=scores), make_record("sft", metrics=scores)])
+    table, below = board.to_markdown().split("Not measured or left out")
+    assert "lpips" not in table and "- lpips@toy: track toy has no perceptual extractor" in below
+
+
 def test_failures_are_rows_with_status_and_reason(tmp_path):
     records = [
         cell(tmp_path, "base", 0), cell(tmp_path, "base", 1), cell(tmp_path, "dpo", 0, 0.5),
