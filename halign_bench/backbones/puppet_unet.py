@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from halign_bench.backbones._puppet import AUDIO, CHANNELS, TIMES, PuppetBackbone
+from halign_bench.backbones._puppet import AUDIO, CHANNELS, NEARLY_CLEAN, TIMES, PuppetBackbone
 from halign_bench.inserts import Block
 from halign_bench.registry import register
 
@@ -21,9 +21,7 @@ class PuppetUNet(PuppetBackbone):
 
     x_t = cos(θ)·x0 + sin(θ)·noise with θ = t·arccos(0.05), the cosine schedule (arXiv 2102.09672) cut off at its end.
 
-    Its network is narrower than the latents have channels, so that it could not even pass x_t on. It therefore adds
-    to the Wiener estimate of each channel, in units of that estimate's error: the preconditioning of EDM (arXiv
-    2206.00364, section 5) for channels whose variances differ a hundredfold.
+    One resolution: latents are 8 x 8, and convolutions of more channels serve better than fewer pixels.
     """
 
     name = "puppet-unet"
@@ -43,9 +41,9 @@ class PuppetUNet(PuppetBackbone):
         return cls.network_class()(
             in_channels=3 * latent_channels + CHANNELS,
             out_channels=latent_channels,
-            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
-            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
-            block_out_channels=(width, width),
+            down_block_types=("CrossAttnDownBlockMotion",),
+            up_block_types=("CrossAttnUpBlockMotion",),
+            block_out_channels=(width,),
             layers_per_block=layers,
             norm_num_groups=min(16, width // 4),
             cross_attention_dim=AUDIO + TIMES,
@@ -63,21 +61,10 @@ class PuppetUNet(PuppetBackbone):
         output: Tensor = self.denoiser(stacked, t * 1000, each, return_dict=False)[0]
         return output
 
-    def variance(self) -> Tensor:
-        """`[1, C, 1, 1, 1]`, of the latents: the codec scales its components to the square root of their spread."""
-        scale = self.codec.scale
-        return (scale.square() / scale.square().mean()).view(1, -1, 1, 1, 1)
-
-    def seen(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        variance = self.variance()
-        return x_t * alpha * variance / (alpha**2 * variance + sigma**2)
-
     def prediction(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """(x_t - α·clean)/σ for clean = seen + output·σ·√(variance/total), without a division by σ."""
         alpha, sigma = self.alpha_sigma(t)
-        variance = self.variance()
-        total = alpha**2 * variance + sigma**2  # of x_t
-        return x_t * sigma / total - alpha * output * (variance / total).sqrt()
+        nearly_clean = self.alpha_sigma(t.new_tensor(NEARLY_CLEAN))[1]
+        return (x_t - alpha * output) / sigma.clamp(min=nearly_clean)
 
     def blocks(self) -> list[Block]:
         """Of the spatial transformers, which alone attend to sound."""
