@@ -68,13 +68,10 @@ class PuppetUNet(PuppetBackbone):
 
     def blocks(self) -> list[Block]:
         """Of the spatial transformers, which alone attend to sound."""
-        found = []
-        levels = [(block, 2**level) for level, block in enumerate(self.denoiser.down_blocks)]
-        levels += [(self.denoiser.mid_block, 2 ** (len(self.denoiser.down_blocks) - 1))]
-        levels += [(block, 2**level) for level, block in enumerate(reversed(self.denoiser.up_blocks))][::-1]
-        for level, stride in levels:
-            for transformer in getattr(level, "attentions", None) or ():
-                for block in transformer.transformer_blocks:
-                    width, heads = block.attn2.to_q.in_features, block.attn2.heads
-                    found.append(Block(block.norm2, block.attn2, block.ff, width, heads, stride))
-        return found
+        levels = [*self.denoiser.down_blocks, self.denoiser.mid_block, *self.denoiser.up_blocks]
+        transformers = [transformer for level in levels for transformer in level.attentions]
+        return [
+            Block(block.norm2, block.attn2, block.ff, block.attn2.to_q.in_features, block.attn2.heads, 1)
+            for transformer in transformers
+            for block in transformer.transformer_blocks
+        ]
