@@ -197,7 +197,7 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
                 if isinstance(child, BaseTunerLayer):
                     setattr(parent, child_name, child.get_base_layer())
         del module.peft_config
-        module._hf_peft_config_loaded = False  # type: ignore[assignment]  # as above
+        module._hf_peft_config_loaded = False  # type: ignore[assignment]  # diffusers' mark
 
 
 def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:

@@ -184,11 +184,12 @@ def _absent(cells: Cells, sides: Sequence[tuple[str, str | None, int | None]], m
             return f"{row} was not run: add it to --methods"
         if not cells.done(row):
             return f"{row} has no finished seed ({cells.methods[row][0].status})"
-    for row, key, nfe in sides:
+    grid = sorted({n for key in cells.keys if (n := cells.nfe(key)) is not None}, reverse=True)
+    if absent := sorted({nfe for _, key, nfe in sides if key is None and nfe is not None} - set(grid)):
+        asked = ",".join(map(str, [*grid, *absent]))
+        return f"nothing was sampled at NFE {' and '.join(map(str, absent))}: run with --nfe {asked}"
+    for row, key, _ in sides:
         if key is None:
-            grid = sorted({n for k in cells.keys if (n := cells.nfe(k)) is not None}, reverse=True)
-            if nfe is not None and nfe not in grid:
-                return f"nothing was sampled at NFE {nfe}: run with --nfe {','.join(map(str, [*grid, nfe]))}"
             return f"{metric} was not measured"
         scores = [record.metrics[key] for record in cells.done(row) if key in record.metrics]
         if not any(score.value is not None for score in scores):

@@ -38,7 +38,7 @@ def resolve_device(name: str) -> str:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):  # torch's, by what is wrong and its build
         raise RequestError(f"--device {name}: torch cannot use it here; --device auto takes what there is") from None
     return name
 
@@ -54,7 +54,7 @@ def annotator_of(track: Track, missing: str, instead: str) -> Annotator:
     """Raises RequestError where the track has none: what is `missing` without it, and what to do `instead`."""
     try:
         return track.annotator()
-    except NotImplementedError:
+    except NotImplementedError:  # what `Track.annotator` raises where a track gives none
         raise RequestError(
             f"track {track.name} has no annotator, so {missing}; give it one (`Track.annotator`) or {instead}"
         ) from None

@@ -320,12 +320,12 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name, (kind, values) in columns.items():
-        if kind in ("double", "float") and any(value is not None and not abs(value) < float("inf") for value in values):
+    numbers = [name for name, (kind, _) in columns.items() if kind in ("double", "float")]
+    for name in numbers:
+        if any(value is not None and not abs(value) < float("inf") for value in columns[name][1]):
             raise ValueError(f"column {name} for {path.name} holds NaN or infinity; give None instead")
     arrays = {name: pa.array(values, type=pa.type_for_alias(kind)) for name, (kind, values) in columns.items()}
     with atomic_path(path) as temporary:
-        numbers = [name for name, (kind, _) in columns.items() if kind in ("double", "float")]
         others = [name for name in columns if name not in numbers]  # a dictionary of numbers is longer than they are
         pq.write_table(
             pa.table(arrays), temporary, compression="zstd", use_dictionary=others, use_byte_stream_split=numbers

@@ -195,15 +195,19 @@ def failures(board: Leaderboard) -> list[str]:
 
 
 def claim_rows(board: Leaderboard) -> list[list[str]]:
-    """A line a claim, with what was measured or why that decides nothing; where it is made of several, a line each."""
+    """A line a claim, with what was measured or why that decides nothing; where it is made of several, a line each,
+    unless the same keeps all of them from being made."""
     rows = []
     for claim in board.claims:
         parts = claim["comparisons"]
+        if len({part["reason"] for part in parts}) == 1 and all(part["ci"] is None for part in parts):
+            parts = parts[:1]
         only = _compared(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
         rows.append([claim["method"], claim["text"], only, claim["verdict"]])
         for part in parts if len(parts) > 1 else ():
             better = "" if part["method"] == claim["method"] else f", {part['method']}"
-            rows.append(["", f"  {part['key']}{better} over {part['than']}", _compared(part), part["verdict"]])
+            what = f"  {part['key'] or 'a score'}{better} over {part['than']}"
+            rows.append(["", what, _compared(part), part["verdict"]])
     return rows
 
 

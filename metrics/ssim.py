@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 from halign_bench.metric import PerClipMetric, Scored
 from halign_bench.registry import register
@@ -37,6 +36,8 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
 
 def _blur(x: np.ndarray) -> np.ndarray:
     """Gaussian window over axes 1 and 2 of `[T, H, W, C]`."""
+    from scipy.ndimage import correlate1d
+
     taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
     taps /= taps.sum()
     for axis in (1, 2):

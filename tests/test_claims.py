@@ -17,6 +17,7 @@ from halign_bench.environment import Environment
 from halign_bench.leaderboard import build
 from halign_bench.method import Claim
 from halign_bench.results import ClaimData, Timings, read_clips, read_record
+from halign_bench.tables import claim_rows
 
 TOLD = 0.5  # a gain that 48 clips tell from none, as methods differ by 0.3 a clip
 
@@ -92,6 +93,15 @@ def test_an_nfe_that_was_not_sampled_is_asked_for(tmp_path):
     judged = only(table(tmp_path, {"base": 0, "tuned": 0}, claim("sync_c/nfe30", "base/nfe100"), nfes=(30, 10)))
     assert judged["verdict"] == "not enough data"
     assert judged["reason"] == "nothing was sampled at NFE 100: run with --nfe 30,10,100"
+    judged = only(table(tmp_path, {"base": 0, "tuned": 0}, claim("sync_c/nfe50", "base/nfe100"), nfes=(30, 10)))
+    assert judged["reason"] == "nothing was sampled at NFE 50 and 100: run with --nfe 30,10,50,100"
+
+
+def test_what_keeps_all_comparisons_of_a_claim_from_being_made_is_said_once(tmp_path):
+    stated = claim(("sync_c", "hkc"), "absent")
+    board = table(tmp_path, {"base": 0, "tuned": 0}, stated)
+    assert len(board.claims[0]["comparisons"]) == 2
+    assert claim_rows(board) == [["tuned", words(stated), "absent was not run: add it to --methods", "not enough data"]]
 
 
 def test_against_a_variant_by_whatever_name(tmp_path):

@@ -123,7 +123,7 @@ class ToyBackbone(Backbone):
         return {**condition, "audio": condition["audio"] * 0}
 
     def blocks(self) -> list[Block]:
-        norm, attention, feed_forward = (self.denoiser[name] for name in ("norm", "attention", "feed_forward"))  # type: ignore[operator, index]  # a dict
+        norm, attention, feed_forward = (self.denoiser[name] for name in ("norm", "attention", "feed_forward"))  # type: ignore[operator, index]  # a ModuleDict
         return [Block(norm, attention, feed_forward, width=16, heads=2)]
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
