@@ -25,7 +25,7 @@ from halign_bench.scoring.commands import score
 
 FORMATS = ("table", "md", "csv", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
-EMBEDDED = ("puppet-dit",)
+EMBEDDED = ("puppet-dit", "puppet-unet")
 # typer exports only this child of it, and is with or without click as its version has it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -179,7 +179,7 @@ def leaderboard(
 \b
   halign-bench pretrain --out base/
   halign-bench pretrain --out trial/ --steps 500 --seed 1
-  halign-bench pretrain --out base/ --backbone puppet-dit"""
+  halign-bench pretrain --out base/ --backbone puppet-unet"""
 )
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; the same one again goes on.", metavar="DIR")],

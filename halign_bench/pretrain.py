@@ -80,6 +80,7 @@ class Recipe:
 
 RECIPES = {
     "puppet-dit": Recipe(),
+    "puppet-unet": Recipe(backbone="puppet-unet", width=96, layers=1, steps=6_000),
 }
 
 

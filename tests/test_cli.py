@@ -74,7 +74,7 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["leaderboard", "no-such-run"], ["no-such-run"]),
         (["pretrain", "--out", "x", "--stage", "bsae"], ["--stage", "did you mean 'base'"]),
         (["pretrain", "--out", "x", "--steps", "0"], ["--steps"]),
-        (["pretrain", "--out", "x", "--backbone", "puppet-net"], ["--backbone", "did you mean 'puppet-dit'"]),
+        (["pretrain", "--out", "x", "--backbone", "puppet-net"], ["--backbone", "did you mean 'puppet-unet'"]),
         (["doctor", "extra"], ["extra"]),
         (["analyze"], ["Missing command"]),
         (["analyze", "timestep"], ["No such command 'timestep'", "did you mean 'timesteps'"]),
