@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,5 +16,5 @@ def pieces(video: np.ndarray) -> Iterator[slice]:
     >>> list(pieces(np.zeros((3, 2048, 1024))))
     [slice(0, 2, None), slice(2, 4, None)]
     """
-    step = max(1, VALUES // max(1, video[:1].size))
+    step = max(1, VALUES // max(1, math.prod(video.shape[1:])))
     return (slice(start, start + step) for start in range(0, len(video), step))

@@ -39,7 +39,8 @@ def common_frames(scored: Scored) -> tuple[np.ndarray, np.ndarray] | Unscorable:
         sizes = " and ".join(f"{video.shape[2]}x{video.shape[1]}" for video in (ours, theirs))
         return Unscorable(f"frame sizes differ from the target's: {sizes}")
     count = min(len(ours), len(theirs))
-    return (ours[:count], theirs[:count]) if count else Unscorable("no frames")
+    videos = tuple(video if len(video) == count else video[:count] for video in (ours, theirs))
+    return (videos[0], videos[1]) if count else Unscorable("no frames")
 
 
 @register

@@ -108,10 +108,10 @@ class Inception:
         )
 
     def __call__(self, clips: Sequence[Clip], conditions: Sequence[Clip]) -> list[Any]:
-        taken = [checked_frames(clip.video)[:: self.every] for clip in clips]
+        videos = [checked_frames(clip.video) for clip in clips]
         with full_precision():
-            features = self._forward(self._batches(taken))
-        parts = torch.split(features, [len(frames) for frames in taken])
+            features = self._forward(self._batches(videos))
+        parts = torch.split(features, [len(range(0, len(frames), self.every)) for frames in videos])
         return [part.numpy() if len(part) else Unscorable("no frames") for part in parts]
 
     def images(self, images: Tensor) -> Tensor:
@@ -120,9 +120,10 @@ class Inception:
             return self._forward([checked_images(images, 4).permute(0, 2, 3, 1)])
 
     def _batches(self, videos: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        step = self.every * self.batch
         for frames in videos:
-            for start in range(0, len(frames), self.batch):
-                yield torch.from_numpy(np.array(frames[start : start + self.batch]))
+            for start in range(0, len(frames), step):
+                yield torch.from_numpy(np.array(frames[start : start + step : self.every]))
 
     def _forward(self, pieces: Any) -> Tensor:
         """`[n, 2048]` of pieces uint8 `[k, H, W, 3]`: batches are filled across clips, whatever their sizes."""

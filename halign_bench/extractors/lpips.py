@@ -117,11 +117,11 @@ class LPIPS:
         if ours is theirs:
             return {"distance": np.zeros(len(ours), np.float32)}
         count = min(len(ours), len(theirs))
-        ours, theirs = ours[:count], theirs[:count]
         step = max(PIXELS // (ours.shape[1] * ours.shape[2]), 1)
         parts = [
-            self.distances(ours[start : start + step], theirs[start : start + step])
-            for start in range(0, len(ours), step)
+            self.distances(ours[start:stop], theirs[start:stop])
+            for start in range(0, count, step)
+            for stop in (min(start + step, count),)
         ]
         return {"distance": np.concatenate(parts)}
 

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+PIECE = 16  # frames
 
 
 class Memo(Generic[T]):
@@ -31,7 +32,8 @@ class Memo(Generic[T]):
     def of(self, pixels: np.ndarray, compute: Callable[[], T]) -> T:
         """The result for `pixels`, computed if these were not seen lately."""
         digest = hashlib.blake2b(f"{pixels.dtype}{pixels.shape}".encode())
-        digest.update(np.ascontiguousarray(pixels).data)
+        for start in range(0, len(pixels), PIECE):  # a long video is not read at once
+            digest.update(np.ascontiguousarray(pixels[start : start + PIECE]).data)
         key = digest.digest()
         if key not in self._kept:
             self._kept[key] = compute()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from halign_bench.errors import RequestError
 from halign_bench.media import MediaError, VideoReader, read_audio, shown
+from halign_bench.spool import Frames, Spool
 from halign_bench.track import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class Footage:
     size   (height, width) to scale and crop to; None keeps its own
     sound  where its sound is from; None is the file itself
 
-    Frames go through a file without a name in the temporary folder, so that memory is not what limits the length.
+    Frames are read from a spool as they are asked for, so that memory is not what limits the length.
     Raises MediaError where something is looked at that cannot be decoded; `notes` tells what else is amiss.
     """
 
@@ -43,27 +42,19 @@ class Footage:
 
     @cached_property
     def video(self) -> np.ndarray:
-        """uint8 `[T, H, W, 3]`, RGB, 25 fps."""
+        """uint8 `[T, H, W, 3]`, RGB, 25 fps: `Frames`."""
         import numpy as np
 
-        reader = VideoReader(self.path, self.size)
-        with tempfile.TemporaryFile(prefix="halign-score-") as spool:
-            shape: tuple[int, ...] = ()
-            for picture in reader:
-                try:
-                    spool.write(np.ascontiguousarray(picture).data)
-                except OSError as error:
-                    raise RequestError(
-                        f"{shown(self.path)}: no room for its frames in {tempfile.gettempdir()} ({error.strerror}); "
-                        "free some, or set TMPDIR to another folder"
-                    ) from None
-                shape = picture.shape
-            spool.flush()
-            if not reader.emitted:
-                raise MediaError(self.path, "gives no frame at 25 fps")
-            self.notes += reader.notes
-            self.distinct = reader.distinct
-            return np.memmap(spool, np.uint8, "r", shape=(reader.emitted, *shape))
+        reader, spool = VideoReader(self.path, self.size), Spool()
+        shape: tuple[int, ...] = ()
+        for picture in reader:
+            spool.append(np.ascontiguousarray(picture).data, of=shown(self.path))
+            shape = picture.shape
+        if not reader.emitted:
+            raise MediaError(self.path, "gives no frame at 25 fps")
+        self.notes += reader.notes
+        height, width, colours = shape
+        return cast("np.ndarray", Frames(spool, 0, (reader.emitted, height, width, colours)))
 
     @cached_property
     def audio(self) -> np.ndarray | None:

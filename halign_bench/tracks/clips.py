@@ -21,8 +21,6 @@ silence   Where a file's sound ends too early (or begins too late) a window is f
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from halign_bench.errors import RequestError
 from halign_bench.files import files_below
 from halign_bench.registry import register
+from halign_bench.spool import Spool
 from halign_bench.track import FPS, SAMPLE_RATE, Annotator, Clip, Refusal, Track
 
 if TYPE_CHECKING:
@@ -142,18 +141,8 @@ class ClipsTrack(Track):
         return shown(self.data or "")
 
     @cached_property
-    def _spool(self) -> Any:
-        return tempfile.TemporaryFile(prefix="halign-clips-")
-
-    def _keep(self, data: bytes) -> None:
-        try:
-            self._spool.write(data)
-            self._spool.flush()
-        except OSError as error:
-            raise RequestError(
-                f"{self._folder}: no room for decoded frames in {tempfile.gettempdir()} ({error.strerror}); "
-                "free some, or set TMPDIR to another folder"
-            ) from None
+    def _spool(self) -> Spool:
+        return Spool()
 
     @cached_property
     def _read(self) -> tuple[list[Source], list[Refusal]]:
@@ -207,10 +196,10 @@ class ClipsTrack(Track):
         from halign_bench.media import MediaError, VideoReader
 
         spool, need = self._spool, self.frames
-        at = spool.seek(0, os.SEEK_END)
+        at = spool.size
         reader = VideoReader(path, self.size, frames=1 + WINDOWS_PER_FILE * need)
         for picture in reader:
-            self._keep(picture.tobytes())
+            spool.append(picture.tobytes(), of=self._folder)
         count = reader.emitted
         if count < need:
             why = f" ({reader.notes[0]})" if reader.notes else ""
@@ -224,8 +213,7 @@ class ClipsTrack(Track):
             source.notes.append("the reference is the first frame of the only window")
         sound = self._sound(path, source, refusals)
         if sound is not None:
-            source.audio_at = spool.seek(0, os.SEEK_END)
-            self._keep(sound.samples.tobytes())
+            source.audio_at = spool.append(sound.samples.tobytes(), of=self._folder)
             source.heard = sound.first, sound.last
             source.notes += sound.notes
         return source
@@ -282,15 +270,9 @@ class ClipsTrack(Track):
         windows = {"prompts": [Window(source, s) for s in first], "eval": [Window(source, s) for s in last]}
         return windows, f"one file by time, {gap} frames apart: the same person is in both"
 
-    def _bytes(self, at: int, length: int) -> np.ndarray:
-        import numpy as np
-
-        return np.array(np.memmap(self._spool, np.uint8, "r", at, (length,)))  # a copy: nothing stays mapped
-
     def _pictures(self, source: Source, start: int, count: int) -> np.ndarray:
-        shape = (count, *self.size, 3)
         one = self.size[0] * self.size[1] * 3
-        return self._bytes(source.video_at + start * one, count * one).reshape(shape)
+        return self._spool.read(source.video_at + start * one, (count, *self.size, 3))
 
     def _samples(self, source: Source, start: int) -> np.ndarray | None:
         import numpy as np
@@ -298,7 +280,7 @@ class ClipsTrack(Track):
         first, last = start * SAMPLES_PER_FRAME, (start + self.frames) * SAMPLES_PER_FRAME
         if source.audio_at is None or last <= source.heard[0] or first >= source.heard[1]:
             return None
-        return self._bytes(source.audio_at + 4 * first, 4 * (last - first)).view(np.float32)
+        return self._spool.read(source.audio_at + 4 * first, (4 * (last - first),)).view(np.float32)
 
 
 def _in_turns(sources: list[Source]) -> list[Window]:
