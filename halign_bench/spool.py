@@ -17,7 +17,7 @@ class Spool:
     """A file without a name in the temporary folder, to append to and read from anywhere."""
 
     def __init__(self) -> None:
-        self._file: Any = tempfile.TemporaryFile(prefix="halign-")
+        self._file: Any = tempfile.TemporaryFile(prefix="halign-")  # noqa: SIM115 (closed when nobody reads any more)
         self.size = 0
 
     def append(self, data: bytes | memoryview, of: str) -> int:
