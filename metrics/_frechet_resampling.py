@@ -9,7 +9,7 @@ import numpy as np
 
 from ._gaussians import distance, factor
 
-MOST = 1024  # largest side of a matrix that is decomposed anew for each resample: a tenth of a second
+MOST = 512  # largest side of a matrix that is decomposed anew for each resample: hundredths of a second
 KEEP_BYTES = 2**29  # of scatter matrices, one a clip
 
 
@@ -19,7 +19,7 @@ def thinning(counts: Sequence[int], dimensions: int) -> int:
     Else the least number that leaves at most `MOST` of all of them, or 1 of each clip.
 
     >>> thinning([900, 900], 64), thinning([900, 900], 2048)
-    (1, 2)
+    (1, 4)
     """
     step = 1
     if min(sum(counts), dimensions) > MOST:

@@ -28,8 +28,14 @@ EPILOG = """Examples:
   halign-bench score result.mp4 --reference truth.mp4 --json
 
 \b
+--use takes, in place of the usual extractor: inception-clean, inception-pytorch-fid (fid, kid); i3d-common-metrics,
+i3d-videogpt (fvd); syncnet-reference (sync); rtmw (hands); lpips-vgg (lpips).
 Files are paired by their names. Weights: halign-bench assets list. What is computed of a clip is kept in the cache
-folder ($HALIGN_CACHE), so the same again takes seconds, and one more clip only its own time."""
+folder ($HALIGN_CACHE), so the same again takes seconds, and one more clip only its own time.
+
+\b
+Exit codes: 0 scored, what could not be is counted; 1 not a single clip could be; 2 the request is wrong; 130
+interrupted, resumable."""
 
 
 def score(

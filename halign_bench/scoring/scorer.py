@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PIXELS = "pixels"  # what metrics of the frames themselves have after the @
 REPLICATES = 1000
+SET_REPLICATES = 200  # of distances between sets, which take a moment each
 BOOTSTRAP_SEED = 0
 
 
@@ -126,11 +127,11 @@ class Scorer:
             return
         kept = key_of(
             kind="total", metric=metric.name, clips=self._given[metric.name], names=names, code=code_sha256(),
-            bootstrap=scores.bootstrap.sha256,
+            bootstrap=scores.bootstrap.sha256, replicates=SET_REPLICATES,
         )  # fmt: skip
         document = self.cache.get(kept)
         if document is MISSING:
-            document = conclude(metric, key, names, draws, check).value.model_dump(mode="json")
+            document = conclude(metric, key, names, draws[:SET_REPLICATES], check).value.model_dump(mode="json")
             self.cache.put(kept, document)
         scores.metrics[key] = MetricValue.model_validate(document)
         scores.clips += _rows(names, key, metric)
