@@ -7,9 +7,10 @@
 CLIPS is a folder of videos with sound, of more than two seconds each. Their first seconds are the real ones, and the
 same with noise the generated ones. Theirs: frames written as PNG for torch-fidelity, FVD of StyleGAN-V's detector by
 common_metrics_on_video_quality on 16 frames, the package syncnet-python on the generated clips, and scikit-image's
-SSIM frame by frame. Ours: one command. Each program is a process of its own; seconds are of the clock and memory is
-the largest resident set of any of its processes, so nothing else should run meanwhile. Weights are random in the
-published layouts, with a face detector that always sees one face in the middle: that is the work, not the score.
+SSIM frame by frame. Ours: one command. Each program is a process of its own; seconds are of the clock, so nothing else
+should run meanwhile, and memory is its largest resident set (of Linux, without child processes). Weights are random in
+the published layouts, with a face detector that always sees one face in the middle: the work is real, the scores mean
+nothing.
 """
 
 from __future__ import annotations
@@ -55,6 +56,14 @@ for side in ("generated", "real"):
 
 FID = """
 import sys, json
+import torch
+try:
+    import torchvision
+except RuntimeError:  # of another build than torch: its operators, which nobody needs here, are then only declared
+    for name in [name for name in sys.modules if name.startswith("torchvision")]:
+        del sys.modules[name]
+    for name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 from torch_fidelity import calculate_metrics
 found = calculate_metrics(input1=sys.argv[1] + "/generated", input2=sys.argv[1] + "/real", fid=True, cuda=False,
                           feature_extractor_weights_path=sys.argv[2], verbose=False, cache=False,
@@ -149,10 +158,9 @@ def measured(name: str, command: Iterable[str], environment: dict[str, str]) -> 
 
 
 def with_peak(program: str) -> str:
-    return (
-        program + "\nimport resource, sys\n"
-        "sizes = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
-        'print("peak", max(sizes), file=sys.stderr)\n'
+    return (  # not ru_maxrss, which begins with what the parent had
+        program + "\nimport re, sys\n"
+        'print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)\n'
     )
 
 
