@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import published  # noqa: E402  # the tests' random weights
 from halign_bench.metrics.fid import frechet_distance  # noqa: E402
+from peers import declare_torchvision  # noqa: E402
 
 from halign_bench.extractors import _i3d_net  # noqa: E402
 from halign_bench.extractors.i3d import I3DTorchScript, I3DVideoGPT  # noqa: E402
@@ -75,6 +76,7 @@ def pictures(count: int, height: int, width: int, seed: int) -> np.ndarray:
 
 def inception_features(weights: Path, table: Table) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Features of two sets of frames by both sides: name -> [(theirs, ours)] for either set."""
+    declare_torchvision()
     import pytorch_fid.inception
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 from score_assets import fill  # noqa: E402  # the tests' random weights
@@ -56,14 +57,9 @@ for side in ("generated", "real"):
 
 FID = """
 import sys, json
-import torch
-try:
-    import torchvision
-except RuntimeError:  # of another build than torch: its operators, which nobody needs here, are then only declared
-    for name in [name for name in sys.modules if name.startswith("torchvision")]:
-        del sys.modules[name]
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+sys.path.insert(0, sys.argv[3])
+from peers import declare_torchvision
+declare_torchvision()
 from torch_fidelity import calculate_metrics
 found = calculate_metrics(input1=sys.argv[1] + "/generated", input2=sys.argv[1] + "/real", fid=True, cuda=False,
                           feature_extractor_weights_path=sys.argv[2], verbose=False, cache=False,
@@ -190,9 +186,10 @@ def main() -> int:
             environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
         (folder / "png").mkdir()
         weights = [str(assets / file) for file in ("syncnet_v2.model", "sfd_face.pth")]
+        inception = str(assets / "pt_inception-2015-12-05-6726825d.pth")
         programs = {
             "frames as PNG": (FRAMES_AS_PNG, [name, f"{name}/png"]),
-            "FID, torch-fidelity": (FID, [f"{name}/png", str(assets / "pt_inception-2015-12-05-6726825d.pth")]),
+            "FID, torch-fidelity": (FID, [f"{name}/png", inception, str(HERE)]),
             "FVD, common_metrics": (FVD, [name, name]),
             "Sync, syncnet-python": (SYNC, [name, *weights]),
             "SSIM, scikit-image": (SSIM, [name]),
