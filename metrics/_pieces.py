@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-VALUES = 2**22  # of a piece: 32 MiB in double precision
+VALUES = 2**20  # of a piece: what is computed of it stays in a processor's caches
 
 
 def pieces(video: np.ndarray) -> Iterator[slice]:
     """Consecutive frames of `[T, …]`, as many at once as have at most `VALUES` values, and at least one.
 
-    >>> list(pieces(np.zeros((3, 2048, 1024))))
+    >>> list(pieces(np.zeros((3, 512, 1024))))
     [slice(0, 2, None), slice(2, 4, None)]
     """
     step = max(1, VALUES // max(1, math.prod(video.shape[1:])))

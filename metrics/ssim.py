@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from halign_bench.metric import PerClipMetric, Scored
@@ -12,6 +14,7 @@ from ._pieces import pieces
 from .psnr import common_frames
 
 WINDOW, SIGMA = 11, 1.5
+TILE = 64  # rows that are blurred by one product
 
 
 def ssim(video: np.ndarray, target: np.ndarray) -> float:
@@ -26,32 +29,50 @@ def ssim(video: np.ndarray, target: np.ndarray) -> float:
     """
     if video.shape != target.shape or min(video.shape[1:3]) < WINDOW:
         raise ValueError(f"videos of shapes {video.shape} and {target.shape}: equal ones of 11 pixels or more needed")
-    frames = [similarity_map(video[part], target[part]).mean((1, 2, 3)) for part in pieces(video)]
+    frames = [similarity_map(video[part], target[part]).mean((1, 2, 3), dtype=float) for part in pieces(video)]
     return float(np.concatenate(frames).mean())
 
 
 def similarity_map(video: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """SSIM `[T, H, W, C]` in [-1, 1] of each pixel and colour; arguments as of `ssim`."""
-    # Colours apart and rows together: the window then runs along memory, four times as fast.
-    x, y = (np.ascontiguousarray(v.transpose(0, 3, 1, 2), np.float64) for v in (video, target))
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    cov = _blur(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    """SSIM `[T, H, W, C]` in [-1, 1] of each pixel and colour, in single precision; arguments as of `ssim`."""
+    # Variances do not change with the 128 that are taken off, and squares of small numbers keep more digits.
+    x, y = (np.subtract(v.transpose(0, 3, 1, 2), 128, dtype=np.float32) for v in (video, target))
+    mean_x, mean_y, square_x, square_y, product = (_blur(v) for v in (x, y, x * x, y * y, x * y))
+    var_x, var_y, cov = square_x - mean_x**2, square_y - mean_y**2, product - mean_x * mean_y
+    mean_x += 128
+    mean_y += 128
+    c1, c2 = np.float32((0.01 * 255) ** 2), np.float32((0.03 * 255) ** 2)
     similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    return similarity.transpose(0, 2, 3, 1)
+    return np.asarray(similarity.transpose(0, 3, 2, 1))
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """Gaussian window over the last two axes."""
-    from scipy.ndimage import correlate1d
+    """`[T, C, H, W]` to `[T, C, W, H]`: the Gaussian window over both axes, borders reflected."""
+    rows = _blurred_down(x.reshape(-1, *x.shape[2:]))
+    return _blurred_down(np.ascontiguousarray(rows.transpose(0, 2, 1))).reshape(*x.shape[:2], x.shape[3], x.shape[2])
 
+
+def _blurred_down(x: np.ndarray) -> np.ndarray:
+    """The window over the middle axis, as products of strips of `TILE` rows with a band matrix, which are fast."""
+    reach, height = WINDOW // 2, x.shape[1]
+    tiles = -(-height // TILE)
+    padded = np.pad(x, ((0, 0), (reach, reach), (0, 0)), mode="reflect")
+    padded = np.pad(padded, ((0, 0), (0, tiles * TILE - height), (0, 0)))
+    image, row, pixel = padded.strides
+    shape = len(x), tiles, TILE + 2 * reach, x.shape[2]
+    strips = np.lib.stride_tricks.as_strided(padded, shape, (image, TILE * row, row, pixel), writeable=False)
+    return (_band() @ strips).reshape(len(x), tiles * TILE, x.shape[2])[:, :height]
+
+
+@cache
+def _band() -> np.ndarray:
+    """`[TILE, TILE + WINDOW - 1]`: row i holds the window from column i on."""
     taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
-    taps /= taps.sum()
-    for axis in (-2, -1):
-        x = correlate1d(x, taps, axis=axis, mode="mirror")
-    return x
+    band = np.zeros((TILE, TILE + WINDOW - 1), np.float32)
+    for row in range(TILE):
+        band[row, row : row + WINDOW] = taps / taps.sum()
+    return band
 
 
 @register
