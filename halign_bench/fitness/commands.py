@@ -30,7 +30,7 @@ def fitness(
     ] = None,
     clips: Annotated[
         int | None,
-        typer.Option(help="How many; 96 of the embedded track, 8 windows of real videos unless given.", min=1,
+        typer.Option(help="How many; 64 of the embedded track, 8 windows of real videos unless given.", min=1,
                      metavar="N"),
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Only these.", metavar="A,B…")] = None,
@@ -45,7 +45,9 @@ def fitness(
     assets: Annotated[
         Path | None, typer.Option(help="Folder of weights, instead of $HALIGN_ASSETS or the cache's.", metavar="DIR")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write it there too, as JSON.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it there too, as JSON or (.md) Markdown.", metavar="FILE")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from halign_bench.metric import Metric
     from halign_bench.scoring.choices import LazyExtractor
 
-EMBEDDED_CLIPS, REAL_CLIPS = 96, 8
+EMBEDDED_CLIPS, REAL_CLIPS = 64, 8
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,9 @@ def run(request: Request) -> int:
     if request.out is not None:
         from halign_bench.atomic import atomic_write
 
+        as_text = report.markdown if request.out.suffix == ".md" else report.to_json
         try:
-            atomic_write(request.out, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            atomic_write(request.out, as_text(whole))
         except OSError as problem:
             raise RequestError(f"--out {request.out}: cannot be written ({problem.strerror or problem})") from None
     if request.json:
