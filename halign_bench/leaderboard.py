@@ -22,7 +22,7 @@ from halign_bench.errors import PluginError, RequestError
 from halign_bench.pairing import Scores
 from halign_bench.results import SPEED, Record, parse_key
 from halign_bench.stats import pareto_front, score_interval
-from halign_bench.track import Refusal
+from halign_bench.track import Refusal, Unfit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -271,8 +271,11 @@ def _unfit(protocol: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
     """
     track = protocol.get("track")
     name = track.get("name") if isinstance(track, Mapping) else None
+    if not isinstance(name, str):
+        return {}
     try:
-        failing = registry.get("track", name).unfit() if isinstance(name, str) else {}
+        cls: Any = registry.get("track", name)
+        failing: Mapping[str, Unfit] = cls.unfit()
     except PluginError:  # a table can be made where its track is not installed
         return {}
     found = {}

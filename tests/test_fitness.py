@@ -202,5 +202,5 @@ def test_a_failing_extractor_costs_its_clips_and_nothing_else():
 @given(st.sampled_from((RISES, FALLS)), st.floats(-1, 1), st.integers(0, 9))
 def test_fit_needs_the_right_sign_and_enough_clips(sign, rank, clips):
     verdict, reason = rule.judge(sign, clips, rank)
-    assert (verdict == "fit") == (clips >= rule.CLIPS and sign * rank >= rule.LEAST)
+    assert (verdict == "fit") == (clips >= rule.CLIPS and round(sign * rank, 9) >= rule.LEAST)
     assert (reason is None) == (verdict == "fit")

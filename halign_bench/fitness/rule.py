@@ -61,12 +61,14 @@ def judge(sign: int, clips: int, rank: float | None, exact: float | None = None)
     ('fit', None)
     >>> judge(1, 24, 0.62)
     ('unfit', 'rank correlation 0.62, at least 0.9 is asked for')
+    >>> judge(1, 4, correlation([0, 1, 2, 3, 4], [0.0, 1.0, 2.0, 4.0, 3.0]))  # 0.8999999999999998
+    ('fit', None)
     >>> judge(1, 3, 1.0)
     ('not measured', '3 clips were scored at every level, 4 are needed')
     """
     if clips < CLIPS or rank is None:
         return "not measured", f"{clips} clips were scored at every level, {CLIPS} are needed"
-    if sign * rank < LEAST:
+    if round(sign * rank, 9) < LEAST:  # one exchange among five levels gives 0.9, but for rounding
         asked = f"at least {LEAST}" if sign > 0 else f"at most -{LEAST}"
         return "unfit", f"rank correlation {rank:.2f}, {asked} is asked for"
     if exact is not None and exact < EXACT:
