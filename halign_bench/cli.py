@@ -18,6 +18,8 @@ from halign_bench import __version__, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
+from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
+from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.printing import print_json, print_table
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
@@ -40,6 +42,7 @@ app = typer.Typer(
   halign-bench run --methods diffusion-dpo,sft            train, evaluate and rank on the embedded track
   halign-bench run --methods sft --track clips --data DIR the same on your own videos
   halign-bench score generated/ --reference real/         the published metrics on your own videos
+  halign-bench fitness                                    which metrics follow damage of known size
   halign-bench leaderboard runs/latest --format md        the table again, as Markdown
   halign-bench list                                       what can be run
 
@@ -51,6 +54,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
+app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 

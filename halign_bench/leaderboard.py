@@ -6,6 +6,7 @@ seeds and resamples. A failure is a row with its status and reason.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,14 +14,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench import registry
 from halign_bench.atomic import atomic_write
 from halign_bench.claims import judged
 from halign_bench.comparing import REFERENCES, Cells, comparisons, ranks
-from halign_bench.errors import RequestError
+from halign_bench.errors import PluginError, RequestError
 from halign_bench.pairing import Scores
 from halign_bench.results import SPEED, Record, parse_key
 from halign_bench.stats import pareto_front, score_interval
-from halign_bench.track import Refusal
+from halign_bench.track import Refusal, Unfit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +87,7 @@ class Leaderboard:
     claims: list[dict[str, Any]]
     notes: list[str]
     refused: list[Refusal]
+    unfit: dict[str, str] = field(default_factory=dict)  # score -> why it cannot be relied on here
 
     def document(self) -> dict[str, Any]:
         """What `leaderboard.json` holds."""
@@ -98,6 +101,7 @@ class Leaderboard:
             "comparisons": self.comparisons,
             "notes": self.notes,
             "refused": [asdict(refusal) for refusal in self.refused],
+            "unfit": self.unfit,
             "rules": RULES,
         }
 
@@ -167,7 +171,10 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     claimed = judged(cells)
     notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
-    return Leaderboard(first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused))
+    unfit = _unfit(first.protocol, rows)
+    return Leaderboard(
+        first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused), unfit
+    )  # fmt: skip
 
 
 # Which records stand together
@@ -264,6 +271,29 @@ def _over_optimised(cells: Cells, comparisons: Sequence[Mapping[str, Any]]) -> l
                 f"and its samples are worse than base's in {', '.join(worse)}"
             )
     return notes
+
+
+def _unfit(protocol: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
+    """Scores whose metric, with the very protocol that they were measured by, fails the track's degradation tests.
+
+    It is the installed track that says so, and not the records: a metric may be found out after it was used.
+    """
+    track = protocol.get("track")
+    name = track.get("name") if isinstance(track, Mapping) else None
+    if not isinstance(name, str):
+        return {}
+    try:
+        cls: Any = registry.get("track", name)
+        failing: Mapping[str, Unfit] = cls.unfit()
+    except PluginError:  # a table can be made where its track is not installed
+        return {}
+    found = {}
+    for row in rows:
+        for key, score in row.metrics.items():
+            metric = failing.get(parse_key(key).name)
+            if metric and hashlib.sha256(score.protocol.encode()).hexdigest() == metric.protocol_sha256:
+                found[key] = metric.reason
+    return found
 
 
 # Rows

@@ -24,6 +24,9 @@ LEGEND = (
 )
 
 
+UNFIT = " †"
+
+
 @dataclass(frozen=True)
 class Block:
     """A part of a table that fits the width; the columns of `lead` are repeated in each."""
@@ -150,7 +153,7 @@ def _header(board: Leaderboard, key: str) -> str:
     name, where, _ = parse_key(key)
     up = next((row.metrics[key].higher_is_better for row in board.rows if key in row.metrics), None)
     arrow = "" if up is None else " ↑" if up else " ↓"
-    return f"{name}{f'@{where}' if where else ''}{arrow}"
+    return f"{name}{f'@{where}' if where else ''}{arrow}{UNFIT if key in board.unfit else ''}"
 
 
 def _cell(row: Row, key: str, verdicts: dict[tuple[str, str], str | None]) -> str:
@@ -194,6 +197,15 @@ def failures(board: Leaderboard) -> list[str]:
     return lines + [f"{refusal.source}: left out, {refusal.reason}" for refusal in board.refused] + board.notes
 
 
+def unfit_lines(board: Leaderboard) -> list[str]:
+    """One sentence for each metric that its track calls unfit."""
+    by_name = {parse_key(key)[:2]: reason for key, reason in board.unfit.items()}
+    return [
+        f"† {name}{f'@{where}' if where else ''} is unfit here, it does not follow damage of known size: {reason}."
+        for (name, where), reason in by_name.items()
+    ]
+
+
 def claim_rows(board: Leaderboard) -> list[list[str]]:
     """A line a claim, with what was measured or why that decides nothing; where it is made of several, a line each,
     unless the same keeps all of them from being made."""
@@ -230,7 +242,7 @@ def markdown(board: Leaderboard) -> str:
     parts = ["# Leaderboard", "", f"Protocol `{board.protocol_hash[:12]}`. {_seeds(board)}", ""]
     for block in blocks(board):
         parts += [f"## {block.title}", "", *pipes(block.headers, block.rows), ""]
-    parts += [LEGEND + ".", ""]
+    parts += [LEGEND + ".", "", *(part for line in unfit_lines(board) for part in (line, ""))]
     for block in nfe_blocks(board):
         parts += [f"## {block.title}", "", *pipes(block.headers, block.rows), ""]
     if lines := failures(board):
@@ -285,7 +297,7 @@ def pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 CSV_COLUMNS = (
     "method", "status", "n_seeds", "metric", "extractor", "nfe", "value", "ci_low", "ci_high", "n", "unit",
     "higher_is_better", "rank", "delta_base", "delta_base_low", "delta_base_high", "p_holm", "verdict", "delta_sft",
-    "protocol", "reason",
+    "protocol", "reason", "unfit",
 )  # fmt: skip
 
 
@@ -315,6 +327,7 @@ def _csv_row(board: Leaderboard, row: Row, key: str, score: Score, compared: dic
         "delta_base": score.delta.get("base"), "delta_base_low": delta_low, "delta_base_high": delta_high,
         "p_holm": compared.get("p_holm"), "verdict": compared.get("verdict"), "delta_sft": score.delta.get("sft"),
         "protocol": score.protocol, "reason": score.reason or row.reason,
+        "unfit": board.unfit.get(key),
     }  # fmt: skip
 
 
@@ -334,6 +347,8 @@ def print_tables(board: Leaderboard, console: Console) -> None:
     for block in blocks(board, console.width):
         show(block.title, block.headers, block.rows)
     console.print(Text(f"{_seeds(board)} {LEGEND}."))
+    for line in unfit_lines(board):
+        console.print(Text(line))
     for block in nfe_blocks(board, console.width):
         show(block.title, block.headers, block.rows)
     for line in failures(board):

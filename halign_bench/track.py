@@ -95,6 +95,14 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unfit:
+    """Why a metric failed a track's degradation tests, and the sha256 of the protocol string that it failed with."""
+
+    reason: str
+    protocol_sha256: str
+
+
 class Track:
     """Yields clips with conditions, by split, deterministically.
 
@@ -131,11 +139,17 @@ class Track:
     def annotator(self) -> Annotator:
         raise NotImplementedError
 
+    @classmethod
+    def unfit(cls) -> Mapping[str, Unfit]:
+        """Metrics by name that do not follow damage of known size here (`halign-bench fitness`); tables mark them."""
+        return {}
+
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data of this track in a record (JSON-able)."""
         raise NotImplementedError
 
 
 __all__ = [
-    "FPS", "SAMPLE_RATE", "Annotator", "Clip", "Extractor", "Refusal", "SkeletonLayout", "Track", "Unscorable",
+    "FPS", "SAMPLE_RATE", "Annotator", "Clip", "Extractor", "Refusal", "SkeletonLayout", "Track", "Unfit",
+    "Unscorable",
 ]

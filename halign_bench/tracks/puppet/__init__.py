@@ -8,7 +8,9 @@ from typing import Any
 
 from halign_bench.errors import RequestError
 from halign_bench.registry import register
-from halign_bench.track import Annotator, Clip, Extractor, Track
+from halign_bench.track import Annotator, Clip, Extractor, Track, Unfit
+
+FITNESS = Path(__file__).parents[2] / "weights" / "puppet" / "fitness.json"  # by `halign-bench fitness --out`
 
 
 @register
@@ -44,6 +46,12 @@ class PuppetTrack(Track):
         from halign_bench.tracks.puppet.annotator import PuppetAnnotator
 
         return PuppetAnnotator()
+
+    @classmethod
+    def unfit(cls) -> Mapping[str, Unfit]:
+        from halign_bench.fitness.report import read_unfit
+
+        return read_unfit(FITNESS)
 
     def fingerprint(self) -> dict[str, Any]:
         from halign_bench.tracks.puppet.clips import VERSION

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from halign_bench.fitness.spoiling import frozen, shuffled
 from halign_bench.tracks.puppet import nets
 from halign_bench.tracks.puppet.evaluator_data import LONG, ROOM
-from halign_bench.tracks.puppet.fitness import frozen, shuffled
 
 Data = dict[str, np.ndarray]
 FRAMES = LONG - 2 * ROOM

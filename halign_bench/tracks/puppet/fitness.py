@@ -1,55 +1,52 @@
-"""Is a metric any good here? Clips spoiled by a known amount, and whether the score follows the amount.
+"""Is a metric any good here? Puppet clips spoilt by a known amount, some of them drawn anew.
 
-Each kind of damage has levels from none to severe. `measure` scores clean-to-severe with the very metrics of a
-run and gives Spearman's rank correlation of score against level: a metric that does not follow is unfit.
+`DAMAGES` and `measure` are what the evaluators' card rests on; `damages` and `subjects` are what the command
+`halign-bench fitness` takes: the same damages, and those of any clip besides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from halign_bench.errors import RequestError
-from halign_bench.metric import Metric, Scored
+from halign_bench.fitness import damages as common
+from halign_bench.fitness import spoiling
+from halign_bench.fitness.damages import FALLS, RISES, Spoilt, Subject
+from halign_bench.fitness.measuring import Measurement
 from halign_bench.registry import get
 from halign_bench.track import Clip, Extractor
 from halign_bench.tracks.puppet.body import CANVAS, LAYOUT, make_identity, skeleton_of
-from halign_bench.tracks.puppet.clips import VERSION, Take, take
+from halign_bench.tracks.puppet.clips import SPLITS, VERSION, Take, take
 from halign_bench.tracks.puppet.render import ALL_FINGERS, render
 
 
 class Damage(NamedTuple):
+    """On the card; that of any clip has the same unit and levels here."""
+
     unit: str
     levels: tuple[float, ...]
     metrics: tuple[str, ...]  # those that should follow the level
 
 
-DAMAGES = {
-    "audio_shift": Damage("frames", (0, 1, 2, 3, 4), ("sync_offset",)),
+def _as_common(kind: str, *metrics: str) -> Damage:
+    return Damage(common.DAMAGES[kind].unit, common.DAMAGES[kind].levels, metrics)
+
+
+DAMAGES = {  # in this order: a damage's place is part of its random numbers
+    "audio_shift": _as_common("audio_shift", "sync_offset"),
     "finger_jitter": Damage("px, deviation of each joint at 64 x 64", (0, 0.5, 1, 1.5, 2, 3), ("hkc",)),
     "fingers_removed": Damage("fingers of each hand", (0, 1, 2, 3, 4, 5), ("hkc",)),
-    "identity_swapped": Damage("share of frames", (0, 0.25, 0.5, 0.75, 1), ("csim",)),
-    "blur": Damage("px, sigma at 64 x 64", (0, 0.5, 1, 1.5, 2, 3), ("fid",)),
-    "noise": Damage("grey levels of 255, sigma", (0, 5, 10, 20, 40), ("fid",)),
-    "shuffled": Damage("share of frames", (0, 0.25, 0.5, 0.75, 1), ("fvd",)),
-    "frozen": Damage("share of frames", (0, 0.25, 0.5, 0.75, 1), ("fvd",)),
+    "identity_swapped": _as_common("identity_swapped", "csim"),
+    "blur": _as_common("blur", "fid"),
+    "noise": _as_common("noise", "fid"),
+    "shuffled": _as_common("shuffled", "fvd"),
+    "frozen": _as_common("frozen", "fvd"),
 }
-
-
-def shuffled(frames: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """An order in which `share` of the frames have changed places among themselves."""
-    order = np.arange(frames)
-    chosen = rng.choice(frames, round(share * frames), replace=False)
-    order[np.sort(chosen)] = chosen
-    return order
-
-
-def frozen(frames: int, share: float) -> np.ndarray:
-    """An order that stands still for the last `share` of the frames."""
-    return np.minimum(np.arange(frames), frames - 1 - round(share * (frames - 1)))
 
 
 def target_of(split: str, index: int, frames: int = 17, size: int = 64) -> Clip:
@@ -83,19 +80,69 @@ def damaged(target: Clip, made: Take, kind: str, level: float) -> Clip:
     video = target.video
     if kind == "identity_swapped":
         other = render(make_identity(rng), made.motion, made.script.at_frames(frames), size)
-        video = np.where((rng.permutation(frames) < level * frames)[:, None, None, None], other, video)
+        video = spoiling.swapped(video, other, level, rng)
     elif kind == "blur":
-        from scipy.ndimage import gaussian_filter
-
-        sigma = level * size / CANVAS
-        video = gaussian_filter(video.astype(np.float32), (0, sigma, sigma, 0)).round().astype(np.uint8)
+        video = spoiling.blurred(video, level)
     elif kind == "noise":
-        video = (video + level * rng.standard_normal(video.shape)).clip(0, 255).round().astype(np.uint8)
+        video = spoiling.noisy(video, level, rng)
     elif kind == "shuffled":
-        video = video[shuffled(frames, level, rng)]
+        video = video[spoiling.shuffled(frames, level, rng)]
     else:
-        video = video[frozen(frames, level)]
+        video = video[spoiling.frozen(frames, level)]
     return replace(target, video=video)
+
+
+# For `halign-bench fitness`
+
+
+def damages() -> dict[str, common.Damage]:
+    """Those of any clip, of which this track draws some anew, and its own."""
+    drawn = {
+        "audio_shift": common.DAMAGES["audio_shift"].follows,  # the mouth is shifted, the sound stays
+        "finger_jitter": {"hkc": FALLS},
+        "fingers_removed": {"hkc": FALLS},
+        "identity_swapped": common.DAMAGES["identity_swapped"].follows,
+    }
+    own = {
+        kind: common.Damage(
+            DAMAGES[kind].unit, DAMAGES[kind].levels, follows, _drawn(kind),
+            exact="sync_offset" if kind == "audio_shift" else None,
+        ) for kind, follows in drawn.items()
+    }  # fmt: skip
+    still = common.Damage("share of their motion taken away", (0, 0.25, 0.5, 0.75, 1), {"hkv": FALLS}, _hands_stilled)
+    return common.DAMAGES | own | {"hands_stilled": still}
+
+
+def _drawn(kind: str) -> common.Spoil:
+    def spoil(subject: Subject, level: float, rng: np.random.Generator) -> Spoilt:
+        return Spoilt(damaged(subject.clip, subject.made, kind, level), subject.clip)
+
+    return spoil
+
+
+def _hands_stilled(subject: Subject, level: float, rng: np.random.Generator) -> Spoilt:
+    """Hands drawn closer to where they are on average: their variance is (1 - level)² of what it was."""
+    made: Take = subject.made
+    hands = made.motion.hands + level * (made.motion.hands.mean(0, keepdims=True) - made.motion.hands)
+    arms = made.motion.arms.copy()
+    arms[:, :, 2] = hands[:, :, 0]
+    frames, size = subject.clip.video.shape[:2]
+    motion = replace(made.motion, hands=hands, arms=arms)
+    video = render(made.identity, motion, made.script.at_frames(frames), size)
+    return Spoilt(replace(subject.clip, video=video), subject.clip)
+
+
+def subject_of(split: str, index: int, frames: int = 17, size: int = 64) -> Subject:
+    """A clean clip, with the next person's for another voice."""
+    target, made = target_of(split, index, frames, size), take(split, index, frames)
+    spec = SPLITS[split]
+    next_person = (index + spec.clips_per_identity) % spec.size
+    return Subject(
+        target, target, (VERSION, 79, *made.seed), cache(lambda: target_of(split, next_person, frames, size)), made=made
+    )
+
+
+# For the card
 
 
 @dataclass(frozen=True)
@@ -136,32 +183,20 @@ def measure(
 
     levels, names = DAMAGES[kind].levels, DAMAGES[kind].metrics
     classes = {name: _metric(name) for name in names}
-    tables: dict[str, list[Metric]] = {
-        name: [cls(extractors[cls.feature] if cls.feature else None) for _ in levels] for name, cls in classes.items()
-    }
-    features = {cls.feature for cls in classes.values() if cls.feature}
+    follows = {name: FALLS if cls.higher_is_better else RISES for name, cls in classes.items()}
+    damage = common.Damage(DAMAGES[kind].unit, levels, follows, _drawn(kind))
+    measurement = Measurement({kind: damage}, classes, extractors)
     count = 0
     for index in indices:
-        target, made = target_of(split, index, frames, size), take(split, index, frames)
-        true = {feature: extractors[feature]([target], [target])[0] for feature in features}
-        for at, level in enumerate(levels):
-            clip = damaged(target, made, kind, level)
-            found = {feature: extractors[feature]([clip], [target])[0] for feature in features}
-            for name, cls in classes.items():
-                given, asked = found.get(cls.feature), true.get(cls.feature)
-                tables[name][at].update(Scored(clip, target, given, asked))
+        measurement.add(subject_of(split, index, frames, size), tick)
         count += 1
-        tick()
     results = []
-    for name, row in tables.items():
-        values = tuple(metric.compute() for metric in row)
+    for (_, name), rungs in measurement.rungs.items():
+        values = rungs.totals()
         pairs = [(level, value) for level, value in zip(levels, values, strict=True) if value is not None]
-        if classes[name].per_clip:
+        if classes[name].per_clip:  # of all clips together, so that a card also tells how far clips differ
             pairs = [
-                (level, value)
-                for level, metric in zip(levels, row, strict=True)
-                for value in metric.values
-                if isinstance(value, float)
+                (level, value) for level, metric in zip(levels, rungs.metrics, strict=True) for value in metric.values
             ]
         known = len({value for _, value in pairs}) > 1 and len({level for level, _ in pairs}) > 1
         rank = float(spearmanr([p[0] for p in pairs], [p[1] for p in pairs]).statistic) if known else None
