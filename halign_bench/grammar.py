@@ -44,6 +44,18 @@ def parse_seeds(text: str) -> list[int]:
     return list(range(count))
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of "WxH". Raises RequestError.
+
+    >>> parse_size("640x512")
+    (512, 640)
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+    if not match or not all(16 <= int(side) <= 8192 for side in match.groups()):
+        raise RequestError(f"--size {text}: give width and height from 16 to 8192, for example 512x512")
+    return int(match.group(2)), int(match.group(1))
+
+
 def parse_nfe(text: str) -> list[int]:
     """`"100,30"` -> `[100, 30]`, in the order given. Raises `RequestError`."""
     return _numbers("--nfe", text, at_least=1)

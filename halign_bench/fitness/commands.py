@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
+from halign_bench.grammar import parse_size
 
 EPILOG = """Examples:
 
@@ -57,7 +57,7 @@ def fitness(
     wanted = _names(metrics) if metrics is not None else None
     for name in wanted or ():
         registry.check("metric", name)
-    pixels = _size(size)
+    pixels = parse_size(size) if size is not None else None
     if data is None:
         for option, value in (("--use", use), ("--size", size), ("--assets", assets)):
             if value is not None:
@@ -73,16 +73,6 @@ def fitness(
 
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of "WxH"."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
-    if not match or not all(16 <= int(side) <= 2048 for side in match.groups()):
-        raise RequestError(f"--size {text}: give width and height from 16 to 2048, for example 512x512")
-    return int(match.group(2)), int(match.group(1))
 
 
 __all__ = ["EPILOG", "fitness"]

@@ -135,24 +135,14 @@ def _published(classes: dict[str, type[Metric]], left_out: dict[str, str], reque
     from halign_bench.assets.store import Store
     from halign_bench.folder import cache_dir
     from halign_bench.scoring.cache import Cache
-    from halign_bench.scoring.choices import LazyExtractor, chosen
+    from halign_bench.scoring.choices import chosen, opened
 
-    choices, store, cache = chosen(request.use), Store(request.assets), Cache(cache_dir() / "score")
-    found: dict[str, Extractor] = {}
-    for feature in dict.fromkeys(cls.feature for cls in classes.values() if cls.feature is not None):
-        reason = f"no published extractor gives '{feature}'"
-        if feature in choices:
-            try:
-                extractor = LazyExtractor(choices[feature], store, request.device, cache)
-                extractor.describe()
-                found[feature] = Guarded(extractor)
-                continue
-            except RequestError as problem:
-                reason = str(problem)
-        for name in [name for name, cls in classes.items() if cls.feature == feature]:
-            del classes[name]
-            left_out[name] = reason
-    return found
+    features = [cls.feature for cls in classes.values() if cls.feature is not None]
+    store, cache = Store(request.assets), Cache(cache_dir() / "score")
+    found, reasons = opened(features, chosen(request.use), store, request.device, cache)
+    for name in [name for name, cls in classes.items() if cls.feature in reasons]:
+        left_out[name] = reasons[str(classes.pop(name).feature)]
+    return {feature: Guarded(extractor) for feature, extractor in found.items()}
 
 
 class Guarded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
@@ -138,6 +138,28 @@ def chosen(names: Sequence[str]) -> dict[str, Choice]:
     return found
 
 
+def opened(
+    features: Iterable[str], choices: Mapping[str, Choice], store: Store, device: str, cache: Cache
+) -> tuple[dict[str, LazyExtractor], dict[str, str]]:
+    """By feature: the extractors that can be used here, and of the others why not.
+
+    Before any clip is looked at: one that was never used before is loaded, and so is found out what is wrong with it.
+    """
+    found: dict[str, LazyExtractor] = {}
+    reasons: dict[str, str] = {}
+    for feature in dict.fromkeys(features):
+        if feature not in choices:
+            reasons[feature] = f"no published extractor gives '{feature}'"
+            continue
+        try:
+            extractor = LazyExtractor(choices[feature], store, device, cache)
+            extractor.describe()
+            found[feature] = extractor
+        except RequestError as problem:
+            reasons[feature] = str(problem)
+    return found, reasons
+
+
 class LazyExtractor:
     """An extractor whose weights are here and right, loaded when it is first called.
 
@@ -216,4 +238,4 @@ def _version(package: str) -> str | None:
         return None
 
 
-__all__ = ["CHOICES", "Choice", "LazyExtractor", "chosen", "code_sha256"]
+__all__ = ["CHOICES", "Choice", "LazyExtractor", "chosen", "code_sha256", "opened"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +9,10 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import Interrupted, PluginError, RequestError
+from halign_bench.grammar import parse_size
 
 if TYPE_CHECKING:
-    from halign_bench.assets.store import Store
     from halign_bench.metric import Metric
-    from halign_bench.scoring.cache import Cache
-    from halign_bench.scoring.choices import Choice, LazyExtractor
 
 EPILOG = """Examples:
 
@@ -71,8 +67,8 @@ def score(
 ) -> int:
     """Score videos by the published metrics; whatever cannot be scored is counted, with the reason."""
     wanted = _metric_names(metrics)
-    pixels = _size(size)
-    from halign_bench.scoring.choices import chosen
+    pixels = parse_size(size) if size is not None else None
+    from halign_bench.scoring.choices import chosen, opened
 
     choices = chosen([name.strip() for name in use.split(",") if name.strip()] if use else [])
     from halign_bench.scoring.inputs import find_inputs
@@ -95,12 +91,13 @@ def score(
         resolve_device(device)
     cache = Cache(cache_dir() / "score")
     classes, left_out = _usable(wanted, reference is not None)
-    extractors, missing = _extractors(classes, choices, Store(assets), device, cache)
-    left_out |= missing
-    classes = [cls for cls in classes if cls.name not in missing]
+    features = [cls.feature for cls in classes if cls.feature is not None]
+    extractors, reasons = opened(features, choices, Store(assets), device, cache)
+    left_out |= {cls.name: reasons[cls.feature] for cls in classes if cls.feature in reasons}
+    classes = [cls for cls in classes if cls.feature not in reasons]
     if not classes:
-        reasons = "; ".join(sorted(set(left_out.values())))
-        raise RequestError(f"score: nothing can be measured ({reasons})")
+        why = "; ".join(sorted(set(left_out.values())))
+        raise RequestError(f"score: nothing can be measured ({why})")
     scorer = Scorer(classes, extractors, cache, pixels, left_out)
     with Stop().listening() as stop:
         stop.gentle = True
@@ -141,16 +138,6 @@ def _metric_names(text: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of "WxH"."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
-    if not match or not all(16 <= int(side) <= 8192 for side in match.groups()):
-        raise RequestError(f"--size {text}: give width and height from 16 to 8192, for example 512x512")
-    return int(match.group(2)), int(match.group(1))
-
-
 def _usable(names: list[str], has_reference: bool) -> tuple[list[type[Metric]], dict[str, str]]:
     """Classes of the metrics that can be asked, and why not of the others."""
     classes: list[type[Metric]] = []
@@ -168,28 +155,6 @@ def _usable(names: list[str], has_reference: bool) -> tuple[list[type[Metric]], 
         else:
             classes.append(cls)
     return classes, left_out
-
-
-def _extractors(
-    classes: list[type[Metric]], choices: Mapping[str, Choice], store: Store, device: str, cache: Cache
-) -> tuple[dict[str, LazyExtractor], dict[str, str]]:
-    """By feature those that metrics ask for, and which metrics lack theirs, with the reason."""
-    from halign_bench.scoring.choices import LazyExtractor
-
-    found: dict[str, LazyExtractor] = {}
-    missing: dict[str, str] = {}
-    for feature in dict.fromkeys(cls.feature for cls in classes if cls.feature is not None):
-        users = [cls.name for cls in classes if cls.feature == feature]
-        if feature not in choices:
-            missing |= dict.fromkeys(users, f"no published extractor gives '{feature}'")
-            continue
-        try:
-            extractor = LazyExtractor(choices[feature], store, device, cache)
-            extractor.describe()  # before any clip: loads it where that was never done, and so finds out what is wrong
-            found[feature] = extractor
-        except RequestError as problem:
-            missing |= dict.fromkeys(users, str(problem))
-    return found, missing
 
 
 __all__ = ["EPILOG", "score"]
