@@ -10,7 +10,9 @@ from halign_bench import registry
 from halign_bench.cli import main
 from halign_bench.results import read_records
 
-PUPPET = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet"
+ROOT = Path(__file__).resolve().parent.parent
+PUPPET = ROOT / "leaderboards" / "puppet"
+METHODS = [path.stem.replace("_", "-") for path in (ROOT / "methods").glob("*.py") if path.stem != "__init__"]
 SEEDS = {"puppet-dit": 5}  # by backbone, of every method
 
 backbones = pytest.mark.parametrize("backbone", SEEDS)
@@ -32,5 +34,6 @@ def test_committed_records_are_of_the_shipped_base_and_of_every_method_over_its_
     for record in records:
         assert record.status == "done" and record.base.sha256 == shipped
         seeds.setdefault(record.cell.method, set()).add(record.cell.seed)
-    for method in (*registry.names("method"), "tmm+diffusion-dpo"):
+    assert "diffusion-dpo" in METHODS
+    for method in (*METHODS, "tmm+diffusion-dpo"):
         assert len(seeds.get(method, ())) >= SEEDS[backbone], method
