@@ -85,6 +85,7 @@ class Leaderboard:
     claims: list[dict[str, Any]]
     notes: list[str]
     refused: list[Refusal]
+    order: tuple[str, ...] = ORDER
 
     def document(self) -> dict[str, Any]:
         """What `leaderboard.json` holds."""
@@ -102,8 +103,9 @@ class Leaderboard:
         }
 
     def scores_at(self, nfe: int | None = None) -> list[str]:
-        """Scores at an NFE of the grid (default: the main one), in the usual order."""
-        return [key for key in _ordered(self.rows) if self.nfe_of(key) == (nfe if nfe is not None else self.main_nfe)]
+        """Scores at an NFE of the grid (default: the main one), in the order of the table."""
+        wanted = self.main_nfe if nfe is None else nfe
+        return [key for key in _ordered(self.rows, self.order) if self.nfe_of(key) == wanted]
 
     def measured(self, key: str) -> bool:
         """Whether any row has a value for it."""
@@ -122,20 +124,31 @@ class Leaderboard:
         return json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        from halign_bench.tables import markdown
+        from halign_bench.tables.markdown import markdown
 
         return markdown(self)
 
     def to_csv(self) -> str:
-        from halign_bench.tables import csv_text
+        from halign_bench.tables.spreadsheet import csv_text
 
         return csv_text(self)
+
+    def to_latex(self) -> str:
+        from halign_bench.tables.latex import latex
+
+        return latex(self)
+
+    def to_html(self) -> str:
+        from halign_bench.tables.page import page
+
+        return page(self)
 
     def print(self, console: Console | None = None) -> None:
         """To `console`, by default stdout: as wide as the terminal, 100 characters in a file or pipe."""
         from rich.console import Console
 
-        from halign_bench.tables import WIDTH, print_tables
+        from halign_bench.tables.content import WIDTH
+        from halign_bench.tables.terminal import print_tables
 
         print_tables(self, console or Console(width=None if sys.stdout.isatty() else WIDTH))
 
@@ -163,7 +176,7 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     cells = Cells(methods, keys, _main_nfe(records), Scores())
     compared = comparisons(cells)
     rows = [_row(name, cells) for name in methods]
-    rows = _with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
+    rows = with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
     claimed = judged(cells)
     notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
@@ -323,10 +336,17 @@ def _cost(done: Sequence[Record]) -> dict[str, float | None]:
     }
 
 
-def _ordered(rows: Sequence[Row]) -> list[str]:
+def stands_for(text: str, key: str) -> bool:
+    """Whether a name as it is asked for means this score: "fid" and "fid@puppet" both mean "fid@puppet/nfe20"."""
+    wanted, found = parse_key(text), parse_key(key)
+    return wanted.name == found.name and wanted.where in (None, found.where) and wanted.nfe in (None, found.nfe)
+
+
+def _ordered(rows: Sequence[Row], order: Sequence[str] = ORDER) -> list[str]:
     def place(key: str) -> tuple:
         name, where, nfe = parse_key(key)
-        return (ORDER.index(name) if name in ORDER else len(ORDER), name, where or "", -(nfe or 0))
+        index = next((i for i, text in enumerate(order) if stands_for(text, key)), len(order))
+        return (index, name, where or "", -(nfe or 0))
 
     return sorted({key for row in rows for key in row.metrics}, key=place)
 
@@ -349,8 +369,12 @@ def _with_deltas(rows: list[Row], comparisons: Sequence[Mapping[str, Any]]) -> l
     ]
 
 
-def _with_front(rows: list[Row], main: int | None) -> list[Row]:
-    keys = [key for key in _ordered(rows) if parse_key(key).nfe in (None, main) and parse_key(key).name != SPEED]
+def with_front(rows: list[Row], main: int | None, speed: bool = False) -> list[Row]:
+    """Which rows are on the Pareto front of their scores at the main NFE, speed among them where it is asked for."""
+    keys = [
+        key for key in _ordered(rows)
+        if parse_key(key).nfe in (None, main) and (speed or parse_key(key).name != SPEED)
+    ]  # fmt: skip
     directed = {
         key: up for key in keys
         if (up := next((r.metrics[key].higher_is_better for r in rows if key in r.metrics), None)) is not None

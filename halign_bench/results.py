@@ -344,7 +344,7 @@ def read_record(path: Path) -> Record:
     """Raises `RequestError` naming the file and what is wrong with it."""
     try:
         text = path.read_text(encoding="utf-8")
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=refuse_constant)
         record = Record.model_validate(document)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -394,7 +394,7 @@ def _claims_to_be_record(file: Path) -> bool:
     return isinstance(document, dict) and str(document.get("schema", "")).startswith("halign-bench/record/")
 
 
-def _refuse_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
     raise ValueError(f"it contains {name}, which is no JSON number; a score that could not be measured is null")
 
 

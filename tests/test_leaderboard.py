@@ -14,7 +14,8 @@ from rich.console import Console
 from halign_bench.errors import RequestError
 from halign_bench.leaderboard import build
 from halign_bench.results import ClaimData, read_records
-from halign_bench.tables import blocks, pipes
+from halign_bench.tables.content import blocks
+from halign_bench.tables.markdown import pipes
 
 
 def entry(board, method, metric, than="base"):
