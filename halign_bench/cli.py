@@ -22,6 +22,8 @@ from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.printing import print_json, print_table
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
+from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
+from halign_bench.validation.commands import validate
 
 FORMATS = ("table", "md", "csv", "latex", "html", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
@@ -51,6 +53,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
+app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 
@@ -160,10 +163,11 @@ def leaderboard(
 
     from halign_bench.atomic import atomic_write
     from halign_bench.leaderboard import build
-    from halign_bench.results import read_records
+    from halign_bench.results import collector_paused, read_records
     from halign_bench.tables.selection import select
 
-    board = select(build(*read_records(runs)), metrics, methods)
+    with collector_paused():
+        board = select(build(*read_records(runs)), metrics, methods)
     for refusal in board.refused:  # not every form says it where it is seen
         print(f"halign-bench: {refusal.source}: left out, {refusal.reason}", file=sys.stderr)
     if format_ == "table":

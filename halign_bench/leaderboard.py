@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,11 @@ class Leaderboard:
     def scores_at(self, nfe: int | None = None) -> list[str]:
         """Scores at an NFE of the grid (default: the main one), in the order of the table."""
         wanted = self.main_nfe if nfe is None else nfe
-        return [key for key in _ordered(self.rows, self.order) if self.nfe_of(key) == wanted]
+        return [key for key in self._keys if self.nfe_of(key) == wanted]
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return _ordered(self.rows, self.order)
 
     def measured(self, key: str) -> bool:
         """Whether any row has a value for it."""
@@ -178,6 +183,8 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     rows = [_row(name, cells) for name in methods]
     rows = with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
     claimed = judged(cells)
+    if alone := cells.alone():
+        notes.append(f"nothing lies beside the records of {_first(alone)}: they cannot be compared clip by clip")
     notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
     return Leaderboard(first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused))
@@ -190,6 +197,8 @@ def _check_protocols(records: Sequence[Record]) -> None:
     """What was trained, sampled and scored is the same; only a metric may be in some of them and not in others."""
     first = records[0]
     for record in records[1:]:
+        if record.protocol_hash == first.protocol_hash and record.protocol == first.protocol:
+            continue
         ours, theirs = _flat(first.protocol), _flat(record.protocol)
         pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
         differing = [
@@ -238,9 +247,11 @@ def _one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
 
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
     """base and sft first, then as given; each method's records by seed."""
-    names = list(dict.fromkeys(record.cell.method for record in records))
-    names.sort(key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
-    return {name: sorted((r for r in records if r.cell.method == name), key=lambda r: r.cell.seed) for name in names}
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.cell.method, []).append(record)
+    names = sorted(found, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
+    return {name: sorted(found[name], key=lambda r: r.cell.seed) for name in names}
 
 
 def _main_nfe(records: Sequence[Record]) -> int | None:
@@ -256,9 +267,15 @@ def _main_nfe(records: Sequence[Record]) -> int | None:
     return max(found, default=None)
 
 
+def _first(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more methods" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
 def _machines(records: Sequence[Record]) -> list[str]:
-    machines = {json.dumps(record.environment.hardware, sort_keys=True) for record in records}
-    return ["the records come from different machines: times do not compare"] if len(machines) > 1 else []
+    first = records[0].environment.hardware
+    differ = any(record.environment.hardware != first for record in records)
+    return ["the records come from different machines: times do not compare"] if differ else []
 
 
 def _over_optimised(cells: Cells, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
