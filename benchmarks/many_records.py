@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--no-clips", action="store_true", help="leave out the table with scores of clips")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        many = Path(temporary, "many")
+        many = Path(temporary, "records")
         size = write_many(many, full() if arguments.full else small(), arguments.records, arguments.methods)
         each = f"{size / arguments.records / 1e3:.1f} kB each"
         said = measured(many, arguments.format)

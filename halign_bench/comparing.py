@@ -35,7 +35,7 @@ class Cells:
         known = (r.metrics[key].higher_is_better for cells in self.methods.values() for r in cells if key in r.metrics)
         return next(known, None)
 
-    def _beside(self, method: str) -> bool:
+    def beside(self, method: str) -> bool:
         """Whether any record of a method has files beside it; without, there is nothing to pair seed by seed."""
         if method not in self._with_files:
             self._with_files[method] = any(record.files.keys() & COMPANIONS for record in self.done(method))
@@ -43,7 +43,7 @@ class Cells:
 
     def alone(self) -> list[str]:
         """Methods that have scores, and nothing beside their records to compare them by."""
-        return [method for method in self.methods if self.done(method) and not self._beside(method)]
+        return [method for method in self.methods if self.done(method) and not self.beside(method)]
 
     def tested(self) -> list[str]:
         """All but speed, which is shown and claimed, not compared method by method."""
@@ -64,8 +64,8 @@ class Cells:
         self, method: str, than: str, key: str, other_key: str | None = None, ratio: bool = False
     ) -> Sample:
         """Score of `method` less that of `than`, over the seeds both have; the log of their ratio with `ratio`."""
-        if parse_key(key).name != SPEED and not (self._beside(method) and self._beside(than)):
-            return nothing("no scores of clips or resamples beside the records")
+        if parse_key(key).name != SPEED and not (self.beside(method) and self.beside(than)):
+            return nothing("no resampled scores beside the records")
         by_seed = {record.cell.seed: record for record in self.done(than)}
         pairs = [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
         return self.scores.sample(pairs, key, other_key, ratio)

@@ -263,8 +263,8 @@ def _main_nfe(records: Sequence[Record]) -> int | None:
             return grid
         if isinstance(grid, list) and grid and isinstance(grid[0], int):
             return grid[0]
-    found = [nfe for record in records for key in record.metrics if (nfe := parse_key(key).nfe) is not None]
-    return max(found, default=None)
+    keys = {key for record in records for key in record.metrics}
+    return max((nfe for key in keys if (nfe := parse_key(key).nfe) is not None), default=None)
 
 
 def _first(names: Sequence[str], count: int = 5) -> str:
@@ -305,13 +305,15 @@ def _row(method: str, cells: Cells) -> Row:
     status = "done" if not failures else "partial" if done else failures[0].status
     reason = "; ".join(f"seed {r.cell.seed} {r.status}: {r.error}" for r in failures) or None
     measured = [key for key in cells.keys if any(key in record.metrics for record in done)]
-    metrics = {key: _score(done, key, cells.scores) for key in measured}
+    scores = cells.scores if cells.beside(method) else None
+    metrics = {key: _score(done, key, scores) for key in measured}
     warnings = [f"seed {r.cell.seed}: {sign.text}" for r in cells.methods[method] for sign in r.warnings]
     seeds = [record.cell.seed for record in done]
     return Row(method, status, len(done), seeds, metrics, _cost(done), reason=reason, warnings=warnings)
 
 
-def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:
+def _score(done: Sequence[Record], key: str, scores: Scores | None) -> Score:
+    """`scores` is None where nothing lies beside the records: then several seeds have no interval."""
     given = [record.metrics[key] for record in done if key in record.metrics]
     known = [score for score in given if score.value is not None]
     reasons = sorted({score.reason for score in given if score.value is None and score.reason})
@@ -325,7 +327,7 @@ def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:
     ci = known[0].ci if len(known) == 1 else None
     if known:
         value = sum(score.value for score in known if score.value is not None) / len(known)
-    if len(known) > 1 and parse_key(key).name != SPEED:
+    if len(known) > 1 and scores is not None and parse_key(key).name != SPEED:
         sample = scores.sample([(record, None) for record in done if key in record.metrics], key)
         if sample.reason is None and len(sample.points) == len(known):
             ci = score_interval(sample.points, sample.replicates, sample.identities, about.bounds)

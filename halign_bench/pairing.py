@@ -85,7 +85,7 @@ class Scores:
             return nothing("no seed has a score")
         rows = [(r, k) for a, b in pairs for r, k in ((a, key), (b, other_key)) if r is not None]
         if parse_key(key).name != SPEED and not any(record.files.keys() & COMPANIONS for record, _ in rows):
-            return nothing("no scores of clips or resamples beside the records")
+            return nothing("no resampled scores beside the records")
         if parse_key(key).name == SPEED:
             found = self._from_chunks(pairs, key, other_key)
         elif all(self._has_clips(record, k) for record, k in rows):

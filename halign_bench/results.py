@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -68,6 +69,7 @@ def metric_key(name: str, where: str | None = None, nfe: int | None = None) -> s
     return f"{name}{f'@{where}' if where else ''}{f'/nfe{nfe}' if nfe is not None else ''}"
 
 
+@lru_cache(maxsize=4096)  # the same few dozen names stand in every record
 def parse_key(key: str) -> MetricKey:
     """The inverse of `metric_key`. Raises `RequestError` when the text is no such name.
 

@@ -1,4 +1,4 @@
-"""A leaderboard for people: what its tables say (`cells`, `content`), and one module for each form they are written in.
+"""A leaderboard for people: what its tables say (`cells`, `content`, `judgements`), and a module for each form.
 
 Everything is drawn from the one model, `leaderboard.Leaderboard`, and nothing is computed here but where to round.
 """

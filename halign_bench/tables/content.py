@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from halign_bench.tables.cells import (
     ABSENT,
@@ -17,6 +17,7 @@ from halign_bench.tables.cells import (
     speed,
     speed_up,
 )  # fmt: skip
+from halign_bench.tables.judgements import CLAIM_HEADERS, DIFFERENCE_HEADERS, claim_rows, difference_rows
 
 if TYPE_CHECKING:
     from halign_bench.leaderboard import Leaderboard, Row
@@ -30,8 +31,6 @@ COST = (
     "Cost: means over seeds; MB is peak memory of training alone; s/s is seconds of sampling per generated second "
     "at this NFE"
 )
-CLAIM_HEADERS = ["method", "claim", "improvement [95 %]", "verdict"]
-DIFFERENCE_HEADERS = ["method", "score", "difference", "95 %", "Holm p", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def blocks(board: Leaderboard, width: float = WIDTH) -> list[Block]:
     title = f"Scores{f' at NFE {board.main_nfe}' if board.main_nfe is not None else ''}"
     keys, cells = keys_shown(board), Cells(board)
     lead = ["score"], [[header(board, key)] for key in keys]
-    columns, places = [], {}
+    columns: list[list[str]] = []
+    places: dict[tuple[int, int], int] = {}
     for c, row in enumerate(board.rows):
         shown = [cells.at(row, key) for key in keys]
         columns.append([label(row), *(cell.text if cell else ABSENT for cell in shown)])
@@ -101,7 +101,8 @@ def nfe_blocks(board: Leaderboard, width: float = WIDTH) -> list[Block]:
         return []
     keys, cells = keys_shown(board), Cells(board)
     lead = ["score"], [["s/s"], ["speed-up"], *([header(board, key)] for key in keys)]
-    columns, places = [], {}
+    columns: list[list[str]] = []
+    places: dict[tuple[int, int], int] = {}
     for row in (row for row in board.rows if row.metrics):
         main = speed(board, row, board.main_nfe)
         for nfe in nfes:
@@ -180,7 +181,7 @@ def _count(value: float | None) -> str:
     return ABSENT if value is None else f"{value:,.0f}"
 
 
-# Sentences, claims and differences
+# Sentences
 
 
 def seeds(board: Leaderboard) -> str:
@@ -210,50 +211,6 @@ def left_out(board: Leaderboard) -> list[str]:
     return [f"{refusal.source}: left out, {refusal.reason}" for refusal in board.refused] + board.notes
 
 
-def claim_rows(board: Leaderboard) -> list[list[str]]:
-    """A line a claim, with what was measured or why that decides nothing; where it is made of several, a line each,
-    unless the same keeps all of them from being made."""
-    rows = []
-    for claim in board.claims:
-        parts = claim["comparisons"]
-        if len({part["reason"] for part in parts}) == 1 and all(part["ci"] is None for part in parts):
-            parts = parts[:1]
-        only = _compared(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
-        rows.append([claim["method"], claim["text"], only, claim["verdict"]])
-        for part in parts if len(parts) > 1 else ():
-            better = "" if part["method"] == claim["method"] else f", {part['method']}"
-            what = f"  {part['key'] or 'a score'}{better} over {part['than']}"
-            rows.append(["", what, _compared(part), part["verdict"]])
-    return rows
-
-
-def _compared(part: dict[str, Any]) -> str:
-    """Improvement with its interval, "x" after a ratio; the reason where there is no verdict."""
-    if part["ci"] is None:
-        return part["reason"] or ABSENT
-    low, high = part["ci"]
-    half = (high - low) / 2
-    text = f"{number(part['improvement'], half)} [{number(low, half)}, {number(high, half)}]"
-    text += "x" if part["ratio"] else ""
-    return f"{text}; {part['reason']}" if part["reason"] else text
-
-
-def difference_rows(board: Leaderboard) -> list[list[str]]:
-    """Paired differences from base at the main NFE."""
-    rows = []
-    compared = {(c["method"], c["metric"]): c for c in board.comparisons if c["than"] == "base"}
-    for entry in (compared.get((row.method, key)) for row in board.rows for key in board.scores_at()):
-        if entry is None or entry["difference"] is None:
-            continue
-        half = (entry["ci"][1] - entry["ci"][0]) / 2 if entry["ci"] else None
-        ci = f"{number(entry['ci'][0], half)} to {number(entry['ci'][1], half)}" if entry["ci"] else ABSENT
-        p = ABSENT if entry["p_holm"] is None else f"{entry['p_holm']:.2g}"
-        verdict = entry["verdict"] or entry["reason"] or ABSENT
-        rows.append([entry["method"], entry["metric"], number(entry["difference"], half), ci, p, verdict])
-    return rows
-
-
 __all__ = [
-    "WIDTH", "Block", "Lines", "blocks", "claim_rows", "cost_columns", "difference_rows", "failures", "left_out",
-    "nfe_blocks", "parts", "seeds",
+    "WIDTH", "Block", "Lines", "blocks", "cost_columns", "failures", "left_out", "nfe_blocks", "parts", "seeds",
 ]  # fmt: skip

@@ -111,8 +111,7 @@ def _tables(
 def _usual_extractor(keys: list[str]) -> str | None:
     """The one that most scores rest on: said once instead of in every header."""
     counts = Counter(where for key in keys if (where := parse_key(key).where))
-    (usual, count), *_ = counts.most_common(1) or [(None, 0)]
-    return usual if count > 1 else None
+    return next((where for where, count in counts.most_common(1) if count > 1), None)
 
 
 def _header(board: Leaderboard, key: str, usual: str | None) -> tuple[str, int]:

@@ -39,7 +39,7 @@ def _character(character: str) -> str:
     greek = unicodedata.name(character, "").partition("GREEK SMALL LETTER ")[2].lower()
     if greek.isalpha() and greek not in ("omicron", "lamda"):
         return rf"\ensuremath{{\{greek}}}"
-    base, *marks = unicodedata.normalize("NFD", character)
+    base, *marks = list(unicodedata.normalize("NFD", character))
     if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in ACCENTS:
         return rf"\{ACCENTS[marks[0]]}{{{base}}}"
     return f"U+{ord(character):04X}"
@@ -75,7 +75,7 @@ def number_column(header: str, width: int, shown: Sequence[Shown | None]) -> Col
     errors = [decimals(cell.half) for cell in shown if cell and cell.half]
     if not errors:
         texts = ["--" if cell is None else rf"\num{{{cell.value:.4g}}}" for cell in shown]
-        styles = {1: r"{\bfseries %s}", 2: r"\underline{%s}"}
+        styles: dict[int | None, str] = {1: r"{\bfseries %s}", 2: r"\underline{%s}"}
         cells = [styles.get(cell.place if cell else 0, "%s") % text for cell, text in zip(shown, texts, strict=True)]
         return Column("r", header, cells, max(width, 9))
     places = min(max(errors), min(errors) + 1)  # one score that hardly varies does not lend its digits to all

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.grammar import parse_methods
@@ -127,7 +128,7 @@ def _definition(name: str) -> tuple[str, bool | None, tuple[float | None, float 
     if name in (HELD_OUT, SPEED):
         return None
     try:
-        metric = registry.get("metric", name)
+        metric: Any = registry.get("metric", name)
     except PluginError:
         return None
     return metric.unit, metric.higher_is_better, metric.bounds
