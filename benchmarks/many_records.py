@@ -6,6 +6,10 @@ prints its seconds (wall and processor) and its peak memory. Two tables:
     records  100,000 records (--records) of 20 methods (--methods) with 4 scores each and no files beside them; with
              --full they hold what a record of `run` holds today, 37 scores in 30 kB
     clips    20 methods x 5 seeds x 200 clips x 5 scores: 100,000 scores of clips beside 100 records, all compared
+
+Measured on one core of a Xeon, another core busy: 100,000 records of 20 methods 9.0 s and 1.34 GB, of 1,000 methods
+7.7 s and 1.34 GB; the scores of clips 3.4 s and 0.29 GB. Full records take 0.37 ms and 66 kB each, so that the same
+time and memory hold 27,000 of them.
 """
 
 from __future__ import annotations

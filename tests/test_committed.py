@@ -47,7 +47,7 @@ def test_a_new_record_reaches_readme_and_tables_by_the_command(tmp_path, capsys)
     (root / "README.md").write_text(f"before\n{committed.START}\nold\n{committed.END}\nafter\n")
     assert committed.main([str(root)]) == 0
     text = (root / "README.md").read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert "[toy/small](toy/small/leaderboard.md)" in text and "| sync_c@toy" in text and "mine" in text
     assert (root / "toy" / "small" / "leaderboard.md").exists()
     assert committed.main([str(root)]) == 0 and (root / "README.md").read_text() == text
