@@ -24,8 +24,10 @@ from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.printing import print_json, print_table
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
+from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
+from halign_bench.validation.commands import validate
 
-FORMATS = ("table", "md", "csv", "json")
+FORMATS = ("table", "md", "csv", "latex", "html", "json")
 STAGES = ("codec", "audio", "corpus", "base", "all")
 EMBEDDED = ("puppet-dit", "puppet-unet")
 # typer exports only this child of it, and is with or without click as its version has it.
@@ -55,6 +57,7 @@ app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
+app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 
@@ -143,12 +146,19 @@ def run(
 
 \b
   halign-bench leaderboard runs/latest
-  halign-bench leaderboard runs/a runs/b --format md --out table.md"""
+  halign-bench leaderboard runs/a runs/b --format md --out table.md
+  halign-bench leaderboard runs/a --metrics fid,hkc,sync_c --methods base,ipa --format latex --out table.tex"""
 )
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or records.", metavar="RUN…")],
     format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.", metavar="NAME")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Scores to show, in this order; the Pareto front is theirs.", metavar="A,B…")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Methods to show, in this order; ranks stay those of all.", metavar="A,B…")
+    ] = None,
 ) -> int:
     """Make the table of one or several runs again; their protocols must be the same."""
     if format_ not in FORMATS:
@@ -157,15 +167,23 @@ def leaderboard(
 
     from halign_bench.atomic import atomic_write
     from halign_bench.leaderboard import build
-    from halign_bench.results import read_records
+    from halign_bench.results import collector_paused, read_records
+    from halign_bench.tables.selection import select
 
-    board = build(*read_records(runs))
+    with collector_paused():
+        board = select(build(*read_records(runs)), metrics, methods)
+    for refusal in board.refused:  # not every form says it where it is seen
+        print(f"halign-bench: {refusal.source}: left out, {refusal.reason}", file=sys.stderr)
     if format_ == "table":
         buffer = io.StringIO()
         board.print(None if out is None else Console(file=buffer, width=100))
         text = buffer.getvalue()
     else:
-        text = {"md": board.to_markdown, "csv": board.to_csv, "json": board.to_json}[format_]()
+        written = {
+            "md": board.to_markdown, "csv": board.to_csv, "latex": board.to_latex, "html": board.to_html,
+            "json": board.to_json,
+        }  # fmt: skip
+        text = written[format_]()
     if out is not None:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from halign_bench.pairing import Sample, Scores
-from halign_bench.results import SPEED, Record, parse_key
+from halign_bench.pairing import Sample, Scores, nothing
+from halign_bench.results import COMPANIONS, SPEED, Record, parse_key
 from halign_bench.stats import holm, significance_ranks
 
 REFERENCES = ("base", "sft")
@@ -22,6 +22,7 @@ class Cells:
     keys: tuple[str, ...]
     main: int | None
     scores: Scores
+    _with_files: dict[str, bool] = field(default_factory=dict)
 
     def done(self, method: str) -> list[Record]:
         return [record for record in self.methods[method] if record.status == "done"]
@@ -33,6 +34,16 @@ class Cells:
     def direction(self, key: str) -> bool | None:
         known = (r.metrics[key].higher_is_better for cells in self.methods.values() for r in cells if key in r.metrics)
         return next(known, None)
+
+    def beside(self, method: str) -> bool:
+        """Whether any record of a method has files beside it; without, there is nothing to pair seed by seed."""
+        if method not in self._with_files:
+            self._with_files[method] = any(record.files.keys() & COMPANIONS for record in self.done(method))
+        return self._with_files[method]
+
+    def alone(self) -> list[str]:
+        """Methods that have scores, and nothing beside their records to compare them by."""
+        return [method for method in self.methods if self.done(method) and not self.beside(method)]
 
     def tested(self) -> list[str]:
         """All but speed, which is shown and claimed, not compared method by method."""
@@ -53,6 +64,8 @@ class Cells:
         self, method: str, than: str, key: str, other_key: str | None = None, ratio: bool = False
     ) -> Sample:
         """Score of `method` less that of `than`, over the seeds both have; the log of their ratio with `ratio`."""
+        if parse_key(key).name != SPEED and not (self.beside(method) and self.beside(than)):
+            return nothing("no resampled scores beside the records")
         by_seed = {record.cell.seed: record for record in self.done(than)}
         pairs = [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
         return self.scores.sample(pairs, key, other_key, ratio)
@@ -98,7 +111,9 @@ def _verdict(difference: float | None, p: float | None, up: bool | None) -> str 
 def ranks(cells: Cells) -> dict[str, dict[str, int | None]]:
     """Score -> method -> rank, from all pairs of methods; Holm over the pairs of a score."""
     names = list(cells.methods)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    alone = set(cells.alone())
+    pairable = [name for name in names if name not in alone]
+    pairs = [(a, b) for i, a in enumerate(pairable) for b in pairable[i + 1 :]]
     found = {}
     for key in cells.tested():
         up = cells.direction(key)

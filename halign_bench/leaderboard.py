@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ class Leaderboard:
     claims: list[dict[str, Any]]
     notes: list[str]
     refused: list[Refusal]
+    order: tuple[str, ...] = ORDER
     unfit: dict[str, str] = field(default_factory=dict)  # score -> why it cannot be relied on here
 
     def document(self) -> dict[str, Any]:
@@ -106,8 +108,13 @@ class Leaderboard:
         }
 
     def scores_at(self, nfe: int | None = None) -> list[str]:
-        """Scores at an NFE of the grid (default: the main one), in the usual order."""
-        return [key for key in _ordered(self.rows) if self.nfe_of(key) == (nfe if nfe is not None else self.main_nfe)]
+        """Scores at an NFE of the grid (default: the main one), in the order of the table."""
+        wanted = self.main_nfe if nfe is None else nfe
+        return [key for key in self._keys if self.nfe_of(key) == wanted]
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return _ordered(self.rows, self.order)
 
     def measured(self, key: str) -> bool:
         """Whether any row has a value for it."""
@@ -126,20 +133,31 @@ class Leaderboard:
         return json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        from halign_bench.tables import markdown
+        from halign_bench.tables.markdown import markdown
 
         return markdown(self)
 
     def to_csv(self) -> str:
-        from halign_bench.tables import csv_text
+        from halign_bench.tables.spreadsheet import csv_text
 
         return csv_text(self)
+
+    def to_latex(self) -> str:
+        from halign_bench.tables.latex import latex
+
+        return latex(self)
+
+    def to_html(self) -> str:
+        from halign_bench.tables.page import page
+
+        return page(self)
 
     def print(self, console: Console | None = None) -> None:
         """To `console`, by default stdout: as wide as the terminal, 100 characters in a file or pipe."""
         from rich.console import Console
 
-        from halign_bench.tables import WIDTH, print_tables
+        from halign_bench.tables.content import WIDTH
+        from halign_bench.tables.terminal import print_tables
 
         print_tables(self, console or Console(width=None if sys.stdout.isatty() else WIDTH))
 
@@ -167,13 +185,15 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     cells = Cells(methods, keys, _main_nfe(records), Scores())
     compared = comparisons(cells)
     rows = [_row(name, cells) for name in methods]
-    rows = _with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
+    rows = with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
     claimed = judged(cells)
+    if alone := cells.alone():
+        notes.append(f"nothing lies beside the records of {_first(alone)}: they cannot be compared clip by clip")
     notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
     unfit = _unfit(first.protocol, rows)
     return Leaderboard(
-        first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused), unfit
+        first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused), unfit=unfit
     )  # fmt: skip
 
 
@@ -184,6 +204,8 @@ def _check_protocols(records: Sequence[Record]) -> None:
     """What was trained, sampled and scored is the same; only a metric may be in some of them and not in others."""
     first = records[0]
     for record in records[1:]:
+        if record.protocol_hash == first.protocol_hash and record.protocol == first.protocol:
+            continue
         ours, theirs = _flat(first.protocol), _flat(record.protocol)
         pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
         differing = [
@@ -232,9 +254,11 @@ def _one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
 
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
     """base and sft first, then as given; each method's records by seed."""
-    names = list(dict.fromkeys(record.cell.method for record in records))
-    names.sort(key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
-    return {name: sorted((r for r in records if r.cell.method == name), key=lambda r: r.cell.seed) for name in names}
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.cell.method, []).append(record)
+    names = sorted(found, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
+    return {name: sorted(found[name], key=lambda r: r.cell.seed) for name in names}
 
 
 def _main_nfe(records: Sequence[Record]) -> int | None:
@@ -246,13 +270,19 @@ def _main_nfe(records: Sequence[Record]) -> int | None:
             return grid
         if isinstance(grid, list) and grid and isinstance(grid[0], int):
             return grid[0]
-    found = [nfe for record in records for key in record.metrics if (nfe := parse_key(key).nfe) is not None]
-    return max(found, default=None)
+    keys = {key for record in records for key in record.metrics}
+    return max((nfe for key in keys if (nfe := parse_key(key).nfe) is not None), default=None)
+
+
+def _first(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more methods" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def _machines(records: Sequence[Record]) -> list[str]:
-    machines = {json.dumps(record.environment.hardware, sort_keys=True) for record in records}
-    return ["the records come from different machines: times do not compare"] if len(machines) > 1 else []
+    first = records[0].environment.hardware
+    differ = any(record.environment.hardware != first for record in records)
+    return ["the records come from different machines: times do not compare"] if differ else []
 
 
 def _over_optimised(cells: Cells, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -305,13 +335,15 @@ def _row(method: str, cells: Cells) -> Row:
     status = "done" if not failures else "partial" if done else failures[0].status
     reason = "; ".join(f"seed {r.cell.seed} {r.status}: {r.error}" for r in failures) or None
     measured = [key for key in cells.keys if any(key in record.metrics for record in done)]
-    metrics = {key: _score(done, key, cells.scores) for key in measured}
+    scores = cells.scores if cells.beside(method) else None
+    metrics = {key: _score(done, key, scores) for key in measured}
     warnings = [f"seed {r.cell.seed}: {sign.text}" for r in cells.methods[method] for sign in r.warnings]
     seeds = [record.cell.seed for record in done]
     return Row(method, status, len(done), seeds, metrics, _cost(done), reason=reason, warnings=warnings)
 
 
-def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:
+def _score(done: Sequence[Record], key: str, scores: Scores | None) -> Score:
+    """`scores` is None where nothing lies beside the records: then several seeds have no interval."""
     given = [record.metrics[key] for record in done if key in record.metrics]
     known = [score for score in given if score.value is not None]
     reasons = sorted({score.reason for score in given if score.value is None and score.reason})
@@ -325,7 +357,7 @@ def _score(done: Sequence[Record], key: str, scores: Scores) -> Score:
     ci = known[0].ci if len(known) == 1 else None
     if known:
         value = sum(score.value for score in known if score.value is not None) / len(known)
-    if len(known) > 1 and parse_key(key).name != SPEED:
+    if len(known) > 1 and scores is not None and parse_key(key).name != SPEED:
         sample = scores.sample([(record, None) for record in done if key in record.metrics], key)
         if sample.reason is None and len(sample.points) == len(known):
             ci = score_interval(sample.points, sample.replicates, sample.identities, about.bounds)
@@ -353,10 +385,17 @@ def _cost(done: Sequence[Record]) -> dict[str, float | None]:
     }
 
 
-def _ordered(rows: Sequence[Row]) -> list[str]:
+def stands_for(text: str, key: str) -> bool:
+    """Whether a name as it is asked for means this score: "fid" and "fid@puppet" both mean "fid@puppet/nfe20"."""
+    wanted, found = parse_key(text), parse_key(key)
+    return wanted.name == found.name and wanted.where in (None, found.where) and wanted.nfe in (None, found.nfe)
+
+
+def _ordered(rows: Sequence[Row], order: Sequence[str] = ORDER) -> list[str]:
     def place(key: str) -> tuple:
         name, where, nfe = parse_key(key)
-        return (ORDER.index(name) if name in ORDER else len(ORDER), name, where or "", -(nfe or 0))
+        index = next((i for i, text in enumerate(order) if stands_for(text, key)), len(order))
+        return (index, name, where or "", -(nfe or 0))
 
     return sorted({key for row in rows for key in row.metrics}, key=place)
 
@@ -379,8 +418,12 @@ def _with_deltas(rows: list[Row], comparisons: Sequence[Mapping[str, Any]]) -> l
     ]
 
 
-def _with_front(rows: list[Row], main: int | None) -> list[Row]:
-    keys = [key for key in _ordered(rows) if parse_key(key).nfe in (None, main) and parse_key(key).name != SPEED]
+def with_front(rows: list[Row], main: int | None, speed: bool = False) -> list[Row]:
+    """Which rows are on the Pareto front of their scores at the main NFE, speed among them where it is asked for."""
+    keys = [
+        key for key in _ordered(rows)
+        if parse_key(key).nfe in (None, main) and (speed or parse_key(key).name != SPEED)
+    ]  # fmt: skip
     directed = {
         key: up for key in keys
         if (up := next((r.metrics[key].higher_is_better for r in rows if key in r.metrics), None)) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from halign_bench.errors import RequestError
-from halign_bench.results import SPEED, Record, parse_key, read_clips, read_replicates
+from halign_bench.results import COMPANIONS, SPEED, Record, parse_key, read_clips, read_replicates
 from halign_bench.stats import Difference, bootstrap_indices, paired_difference, resample_counts, weighted_means
 
 REPLICATES, SEED = 1000, 0  # for records that do not say
@@ -44,7 +44,8 @@ class Sides:
     clips: int
 
 
-def _nothing(reason: str) -> Sample:
+def nothing(reason: str) -> Sample:
+    """No sample, and why."""
     return Sample(np.zeros(0), np.zeros((0, 0)), reason=reason)
 
 
@@ -81,8 +82,10 @@ class Scores:
             if _value(a, key) is not None and (b is None or _value(b, other_key) is not None)
         ]  # fmt: skip
         if not pairs:
-            return _nothing("no seed has a score")
+            return nothing("no seed has a score")
         rows = [(r, k) for a, b in pairs for r, k in ((a, key), (b, other_key)) if r is not None]
+        if parse_key(key).name != SPEED and not any(record.files.keys() & COMPANIONS for record, _ in rows):
+            return nothing("no resampled scores beside the records")
         if parse_key(key).name == SPEED:
             found = self._from_chunks(pairs, key, other_key)
         elif all(self._has_clips(record, k) for record, k in rows):
@@ -90,12 +93,12 @@ class Scores:
         else:
             found = self._from_replicates(pairs, rows, key, other_key)
         if isinstance(found, str):
-            return _nothing(found)
+            return nothing(found)
         (ours, our_draws), (theirs, their_draws) = found.ours, found.theirs
         if not ratio:
             return Sample(ours - theirs, our_draws - their_draws, found.identities, found.clips)
         if min(ours.min(), theirs.min()) <= 0:
-            return _nothing("a ratio needs scores above 0")
+            return nothing("a ratio needs scores above 0")
         with np.errstate(invalid="ignore", divide="ignore"):
             draws = np.log(our_draws) - np.log(their_draws)
         draws = np.where(np.isfinite(draws), draws, np.nan)

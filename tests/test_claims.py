@@ -17,7 +17,7 @@ from halign_bench.environment import Environment
 from halign_bench.leaderboard import build
 from halign_bench.method import Claim
 from halign_bench.results import ClaimData, Timings, read_clips, read_record
-from halign_bench.tables import claim_rows
+from halign_bench.tables.judgements import claim_rows
 
 TOLD = 0.5  # a gain that 48 clips tell from none, as methods differ by 0.3 a clip
 

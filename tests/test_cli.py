@@ -27,7 +27,10 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
-COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets", "score", "fitness")
+COMMANDS = (
+    "run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets", "score", "fitness",
+    "validate",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], *[[command, "--help"] for command in COMMANDS]])

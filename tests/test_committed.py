@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from records import cell
 
 from halign_bench import registry
 from halign_bench.cli import main
 from halign_bench.results import read_records
+from halign_bench.tables import committed
 
 ROOT = Path(__file__).resolve().parent.parent
 PUPPET = ROOT / "leaderboards" / "puppet"
@@ -37,3 +39,27 @@ def test_committed_records_are_of_the_shipped_base_and_of_every_method_over_its_
     assert "diffusion-dpo" in METHODS
     for method in (*METHODS, "tmm+diffusion-dpo"):
         assert len(seeds.get(method, ())) >= SEEDS[backbone], method
+
+
+def test_the_tables_of_the_readme_are_what_the_records_give():
+    root = PUPPET.parent
+    sections = [committed.section(root, *found) for found in committed.boards(root)]
+    text = (root / "README.md").read_text()
+    hint = "stale: run python -m halign_bench.tables.committed leaderboards"
+    assert text == committed.readme(text, sections), hint
+
+
+def test_a_new_record_reaches_readme_and_tables_by_the_command(tmp_path, capsys):
+    root = tmp_path / "leaderboards"
+    for name in ("base", "mine"):
+        cell(root / "toy" / "small" / "records", name)
+    assert committed.main([str(root)]) == 2 and committed.main([str(root / "absent")]) == 2
+    (root / "README.md").write_text("no place")
+    assert committed.main([str(root)]) == 2 and "has no place for the tables" in capsys.readouterr().err
+    (root / "README.md").write_text(f"before\n{committed.START}\nold\n{committed.END}\nafter\n")
+    assert committed.main([str(root)]) == 0
+    text = (root / "README.md").read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
+    assert "[toy/small](toy/small/leaderboard.md)" in text and "| sync_c@toy" in text and "mine" in text
+    assert (root / "toy" / "small" / "leaderboard.md").exists()
+    assert committed.main([str(root)]) == 0 and (root / "README.md").read_text() == text

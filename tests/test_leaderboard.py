@@ -14,7 +14,8 @@ from rich.console import Console
 from halign_bench.errors import RequestError
 from halign_bench.leaderboard import build
 from halign_bench.results import ClaimData, read_records
-from halign_bench.tables import blocks, pipes
+from halign_bench.tables.content import blocks
+from halign_bench.tables.markdown import pipes
 
 
 def entry(board, method, metric, than="base"):
@@ -238,3 +239,15 @@ def test_written_files(board, tmp_path):
     board.write_all(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"leaderboard.{e}" for e in ("csv", "json", "md")]
     assert json.loads((tmp_path / "out" / "leaderboard.json").read_text())["rows"]
+
+
+def test_records_with_nothing_beside_them_have_scores_and_one_remark_that_they_are_not_compared(tmp_path):
+    records = [make_record(m, s, metrics={"fid@toy": score(10.0 + s)}) for m in ("base", "dpo") for s in range(3)]
+    board = build([*records, cell(tmp_path, "sft")])
+    assert row(board, "dpo").metrics["fid@toy"].value == 11.0 and row(board, "dpo").metrics["fid@toy"].ci is None
+    assert "no resampled scores beside" in entry(board, "dpo", "fid@toy")["reason"]
+    assert [note for note in board.notes if "beside" in note] == [
+        "nothing lies beside the records of base, dpo: they cannot be compared clip by clip"
+    ]
+    many = build([make_record(f"m{i}", metrics={"fid@toy": score(1.0)}) for i in range(9)])
+    assert "m0, m1, m2, m3, m4 and 4 more methods" in many.notes[0]

@@ -118,6 +118,25 @@ def test_bad_files_are_named_and_the_rest_is_read(tmp_path, change, word):
         read_record(folder / "bad.json")
 
 
+def test_a_nan_in_a_free_form_part_is_refused_and_the_word_in_a_text_is_not(tmp_path):
+    write_record(tmp_path / "a.json", make_record(provenance={"note": "NaN, Infinity", "margin": 0.125}))
+    assert read_record(tmp_path / "a.json").provenance["note"] == "NaN, Infinity"
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("0.125", "-Infinity"))
+    with pytest.raises(RequestError, match="it contains -Infinity"):
+        read_record(tmp_path / "a.json")
+
+
+def test_what_records_say_alike_is_kept_once_and_what_differs_is_not(tmp_path):
+    for number, samples in enumerate((256, 256, 512)):
+        record = make_record("m", number, protocol={"training": {"samples": samples}})
+        record.protocol_hash = "0" * 64  # a hash that is not the protocol's must not hide a difference
+        write_record(tmp_path / f"{number}.json", record)
+    first, second, third = read_records([tmp_path])[0]
+    assert first.protocol is second.protocol and first.environment is third.environment
+    assert third.protocol == {"training": {"samples": 512}} and first.cell.seed != second.cell.seed
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe\x00")
     _, refused = read_records([tmp_path / "bad.json"])

@@ -87,7 +87,7 @@ def show(whole: Mapping[str, Any]) -> None:
 
 def markdown(whole: Mapping[str, Any]) -> str:
     """The same as Markdown."""
-    from halign_bench.tables import pipes
+    from halign_bench.tables.markdown import pipes
 
     of = whole["of"]
     title = f"track `{of['track']}`" if "track" in of else "real clips"
