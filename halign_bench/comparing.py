@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from halign_bench.pairing import Sample, Scores
+from halign_bench.pairing import Pair, Sample, Scores
 from halign_bench.results import SPEED, Record, parse_key
 from halign_bench.stats import holm, significance_ranks
 
@@ -53,9 +53,15 @@ class Cells:
         self, method: str, than: str, key: str, other_key: str | None = None, ratio: bool = False
     ) -> Sample:
         """Score of `method` less that of `than`, over the seeds both have; the log of their ratio with `ratio`."""
+        return self.scores.sample(self._pairs(method, than), key, other_key, ratio)
+
+    def wins(self, method: str, than: str, key: str) -> Sample:
+        """Share of clips on which `method` scores better than `than`; the score must have a better side."""
+        return self.scores.wins(self._pairs(method, than), key, bool(self.direction(key)))
+
+    def _pairs(self, method: str, than: str) -> list[Pair]:
         by_seed = {record.cell.seed: record for record in self.done(than)}
-        pairs = [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
-        return self.scores.sample(pairs, key, other_key, ratio)
+        return [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
 
 
 def comparisons(cells: Cells) -> list[dict[str, Any]]:
