@@ -46,7 +46,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class PairedClips:
-    """Scores of the same clips `[S, N]` on both sides, NaN where either has none, and `counts` `[B, N]` of resamples."""
+    """Scores `[S, N]` of the same clips on both sides, NaN where either has none; `counts` `[B, N]` of resamples."""
 
     ours: np.ndarray
     theirs: np.ndarray

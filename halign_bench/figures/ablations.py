@@ -97,14 +97,11 @@ def _draw(rows: Sequence[Row], look: Look, setting: str, what: str, scale: str) 
     figure, axes = look.panels(len(metrics), columns, 1.6 if look.wide else 1.2)
     seeds = {row[setting]: row["n_seeds"] for row in rows}
     ticks = sorted(seeds)
-    texts = [str(x) for x in ticks]
     if len(set(seeds.values())) > 1:  # an interval from one seed does not hold how training varies
-        texts = [f"{x}\n{seeds[x]} seed{'s' if seeds[x] > 1 else ''}" for x in ticks]
+        what += f" ({', '.join(str(seeds[x]) for x in ticks)} seeds)"
     for axis, metric in zip(axes, metrics, strict=True):
         of = [row for row in rows if row["metric"] == metric]
         axis.axhline(0, color="black", linewidth=0.8, zorder=1)
-        axis.annotate("base", (1, 0), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
-                      ha="right", va="bottom", fontsize="small")  # fmt: skip
         xs, ys = [row[setting] for row in of], [row["difference"] for row in of]
         colour = "#0072B2"
         axis.plot(xs, ys, color=colour, linewidth=0.8, linestyle="--", zorder=2)
@@ -116,13 +113,17 @@ def _draw(rows: Sequence[Row], look: Look, setting: str, what: str, scale: str) 
         axis.set_title(label(metric, of[0]["higher_is_better"]))
         axis.set_xscale(scale)
         axis.minorticks_off()
-        axis.set_xticks(ticks, texts)
+        axis.set_xticks(ticks, [str(x) for x in ticks])
+        above = sum(ys) > 0  # the line lies at the bottom of the panel, so that its name stands above it
+        axis.annotate(
+            "base", (1, 0), (0, 2 if above else -2), xycoords=("axes fraction", "data"), textcoords="offset points",
+            ha="right", va="bottom" if above else "top", fontsize="small",
+        )  # fmt: skip
         axis.margins(x=0.15)
         axis.locator_params(axis="y", nbins=5)
     for axis in axes[::columns]:
-        axis.set_ylabel("difference from base")
-    for axis in axes[-columns:]:
-        axis.set_xlabel(what)
+        axis.set_ylabel("Δ from base")
+    figure.supxlabel(what, fontsize="medium")
     return figure
 
 

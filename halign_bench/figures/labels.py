@@ -9,7 +9,7 @@ NAMES = {
     "hkc": "HKC", "hkc_coverage": "HKC coverage", "hkv": "HKV", "ssim_hand": "SSIM-Hand", "psnr_hand": "PSNR-Hand",
     "csim": "CSIM", "ssim": "SSIM", "psnr": "PSNR", "lpips": "LPIPS", "motion_gap": "Motion gap",
 }  # fmt: skip
-SECONDS = "sampling (s per generated second)"
+SECONDS = "seconds of sampling per generated second"
 
 
 def arrow(higher_is_better: bool | None) -> str:
@@ -31,4 +31,14 @@ def label(key: str, higher_is_better: bool | None = None) -> str:
     return f"{NAMES.get(name, name)}{f'@{where}' if where else ''}{arrow(higher_is_better)}"
 
 
-__all__ = ["SECONDS", "arrow", "label"]
+def two_lines(key: str) -> str:
+    """For narrow panels.
+
+    >>> two_lines("hkc@puppet")
+    'HKC\\n@puppet'
+    """
+    name, at, where = label(key).partition("@")
+    return f"{name}\n{at}{where}" if at else name
+
+
+__all__ = ["SECONDS", "arrow", "label", "two_lines"]

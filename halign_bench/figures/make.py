@@ -35,14 +35,18 @@ class Kind:
 
 PAIRED = "paired 95 % interval of the difference from base"
 FILLED = "Filled markers: different from base, Holm p < 0.05 over the table."
+LINES = (
+    "Black: base. Others: base's value plus the paired difference from it, over the seeds that both have, with its "
+    "95 % interval."
+)
 KINDS = {
     "quality-nfe": Kind(
         quality.nfe_rows, quality.draw_nfe,
-        f"Quality against network evaluations. Black: base. Bands: {PAIRED} at the same NFE. {FILLED}", quality.pages,
+        f"Quality against network evaluations. {LINES} {FILLED}", quality.pages,
     ),
     "quality-seconds": Kind(
         quality.seconds_rows, quality.draw_seconds,
-        f"Quality against seconds of sampling per generated second. Black: base. Bands: {PAIRED} at the same NFE. "
+        f"Quality against seconds of sampling per generated second, at each NFE. {LINES} The same holds of seconds. "
         f"{FILLED}", quality.pages,
     ),
     "pareto": Kind(
@@ -58,9 +62,9 @@ KINDS = {
     ),
     "training": Kind(
         training.rows, training.draw,
-        "Training: error of the policy less the reference's on winners and losers (the error itself where a method "
-        "has no reference), and implicit accuracy of its batches. Faint: single batches, means over seeds. Strong: "
-        "their running mean over a tenth of a stage.", training.pages,
+        "Training: error of the policy less the reference's on winners and losers (Δ error; the error itself where a "
+        "method has no reference), and implicit accuracy of its batches. Faint: single batches, means over seeds. "
+        "Strong: their running mean over a tenth of a stage.", training.pages,
     ),
     "timesteps": Kind(
         timesteps.rows, timesteps.draw,

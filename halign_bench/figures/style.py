@@ -1,4 +1,4 @@
-"""What all figures share: widths, fonts, colours with markers that are told apart in grey too, and how they are saved."""
+"""What all figures share: widths, fonts, colours with markers that differ in grey too, and how they are saved."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from halign_bench.atomic import atomic_path
 FORMATS = ("pdf", "svg", "png")
 WIDTHS = {"column": 3.33, "page": 6.9}  # inches: a column and both columns of the usual conference styles
 DPI = 300  # of png
+LETTER = 0.052  # inches that one takes in a legend, about
+HANDLE = 0.4  # inches of line, marker and space beside each label
 # Okabe and Ito's colours for colour-blind readers, without their yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
@@ -28,7 +30,7 @@ SETTINGS = {
     "axes.titlepad": 3, "lines.linewidth": 1.0, "lines.markersize": 3.5, "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2, "legend.handletextpad": 0.5, "legend.labelspacing": 0.3,
     "axes.formatter.useoffset": False, "axes.formatter.use_mathtext": True, "axes.formatter.limits": (-3, 4),
-    "figure.constrained_layout.h_pad": 0.02, "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.02,
 }  # fmt: skip
 
 
@@ -65,17 +67,33 @@ class Look:
             axis.set_visible(False)
         return figure, list(grid[:count])
 
-    def fitting(self, labels: Sequence[str], handle: float = 0.36) -> int:
-        """How many columns of a legend fit beside each other; `handle` is inches of line, marker and space."""
-        letters = max((len(label) for label in labels), default=1)
-        return max(1, min(len(labels), int(self.width / (letters * 0.058 + handle))))
+    def fitting(self, labels: Sequence[str]) -> int:
+        """How many columns of a legend fit beside each other; each is as wide as its longest label."""
+        for columns in range(len(labels), 1, -1):
+            lines = -(-len(labels) // columns)
+            widest = [max(map(len, labels[i : i + lines])) for i in range(0, len(labels), lines)]
+            if sum(widest) * LETTER + len(widest) * HANDLE <= self.width:
+                return columns
+        return 1
 
     def legend(self, figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-        figure.legend(handles, labels, loc="outside lower center", ncols=self.fitting(labels))
+        """Above the panels: below stands what the x axis is."""
+        figure.legend(handles, labels, loc="outside upper center", ncols=self.fitting(labels))
 
     def legend_height(self, labels: Sequence[str]) -> float:
         """Inches that `legend` takes."""
         return 0.14 * -(-len(labels) // self.fitting(labels)) + 0.06
+
+
+def balanced(names: Sequence[str], most: int) -> list[list[str]]:
+    """Groups of at most `most`, as few and as equal as can be.
+
+    >>> balanced(["a", "b", "c", "d", "e"], 4)
+    [['a', 'b', 'c'], ['d', 'e']]
+    """
+    groups = -(-len(names) // most)
+    ends = [round(len(names) * (i + 1) / groups) for i in range(groups)]
+    return [list(names[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @contextmanager
@@ -100,4 +118,4 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = FORMATS,
     return paths
 
 
-__all__ = ["FORMATS", "WIDTHS", "Look", "save", "settings"]
+__all__ = ["FORMATS", "WIDTHS", "Look", "balanced", "save", "settings"]

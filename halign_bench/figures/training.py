@@ -7,6 +7,7 @@ were copied elsewhere have none. A step's numbers are of one batch: what is draw
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,17 @@ from typing import Any
 import numpy as np
 
 from halign_bench.figures.source import NoData, Row, Source
-from halign_bench.figures.style import COLOURS, Look
+from halign_bench.figures.style import COLOURS, Look, balanced
 from halign_bench.results import Record
 
-TOGETHER = 4  # methods in a picture
+TOGETHER = 4  # methods in a picture; without a line of panels for accuracy, half as many again
 SHARE = 0.1  # of a stage's steps, over which the running mean goes
-# As methods log them; an error less the reference's where there is a reference.
-QUANTITIES = {
-    "winner_gap": "winner_gap", "loser_gap": "loser_gap", "winner_error": "winner_error", "loser_error": "loser_error",
-    "implicit_accuracy": "implicit_accuracy",
-}  # fmt: skip
+# As methods log them; a gap is an error less the reference's.
+ACCURACY = "implicit_accuracy"
+QUANTITIES = ("winner_gap", "loser_gap", "winner_error", "loser_error", ACCURACY)
 WINNER = {"color": COLOURS[0], "linestyle": "-"}
 LOSER = {"color": COLOURS[1], "linestyle": "--"}
-ACCURACY = {"color": COLOURS[2], "linestyle": "-"}
+TOLD = {"color": COLOURS[2], "linestyle": "-"}
 
 
 def rows(source: Source) -> list[Row]:
@@ -99,34 +98,37 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def pages(rows: Sequence[Row]) -> list[list[Row]]:
-    """Of a few methods each."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    groups = [methods[i : i + TOGETHER] for i in range(0, len(methods), TOGETHER)]
+    """Of a few methods each, those that learn from pairs apart from those that have no accuracy to show."""
+    telling = {row["method"] for row in rows if row["quantity"] == ACCURACY}
+    groups: list[list[str]] = []
+    for among, size in ((True, TOGETHER), (False, TOGETHER * 3 // 2)):
+        methods = [name for name in dict.fromkeys(row["method"] for row in rows) if (name in telling) == among]
+        groups += balanced(methods, size)
     return [[row for row in rows if row["method"] in group] for group in groups]
 
 
 def draw(rows: Sequence[Row], look: Look) -> Any:
     """A matplotlib Figure; to be used within `style.settings`. For each method errors above, accuracy below."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    columns = min(4 if look.wide else 2, len(methods))
-    order = [
-        (method, what)
+    lines = (_errors, _accuracy) if any(row["quantity"] == ACCURACY for row in rows) else (_errors,)
+    columns = min((4 if len(lines) > 1 else 3) if look.wide else 2, len(methods))
+    places = [
+        (method, line)
         for start in range(0, len(methods), columns)
-        for what in ("error", "accuracy") for method in _filled(methods[start : start + columns], columns)
+        for line in lines for method in _filled(methods[start : start + columns], columns)
     ]  # fmt: skip
-    figure, axes = look.panels(len(order), columns, 1.05, extra=0.2)
+    figure, axes = look.panels(len(places), columns, 1.05, extra=0.3)
     handles: dict[str, Any] = {}
-    for place, (axis, (method, what)) in enumerate(zip(axes, order, strict=True)):
-        own = [row for row in rows if row["method"] == method]
-        if not method:
-            axis.set_visible(False)
-        elif what == "error":
-            handles |= _errors(axis, own, method)
-        else:
-            handles |= _accuracy(axis, own)
-            axis.set_xlabel("samples seen")
-        if what == "error" or place % columns:
-            axis.set_ylabel(axis.get_ylabel() if what == "error" else "")
+    for axis, (method, line) in zip(axes, places, strict=True):
+        if method:
+            handles |= line(axis, [row for row in rows if row["method"] == method])
+            axis.set_xlim(_extent([row for row in rows if row["method"] == method]))
+            axis.locator_params(axis="x", nbins=4)
+            axis.tick_params(labelbottom=line is lines[-1])
+        axis.set_visible(bool(method))
+        if line is lines[0]:
+            axis.set_title(method)
+    figure.supxlabel("samples seen", fontsize="medium")
     look.legend(figure, list(handles.values()), list(handles))
     return figure
 
@@ -135,34 +137,34 @@ def _filled(methods: Sequence[str], columns: int) -> list[str]:
     return [*methods, *[""] * (columns - len(methods))]
 
 
-def _errors(axis: Any, rows: Sequence[Row], method: str) -> dict[str, Any]:
+def _errors(axis: Any, rows: Sequence[Row]) -> dict[str, Any]:
     gaps = any(row["quantity"].endswith("_gap") for row in rows)
-    kind = "gap" if gaps else "error"
+    shown = [row for row in rows if row["quantity"] != ACCURACY]
+    power = _power([row["running_mean"] for row in shown])
     handles = {}
     for name, style in (("winner", WINNER), ("loser", LOSER)):
-        if line := _line(axis, [row for row in rows if row["quantity"] == f"{name}_{kind}"], style):
+        own = [row for row in shown if row["quantity"] == f"{name}_{'gap' if gaps else 'error'}"]
+        if line := _line(axis, own, style, 10.0**-power):
             handles[name] = line
     if gaps:
         axis.axhline(0, color="0.6", linewidth=0.6, zorder=1)
-    axis.set_title(method)
-    axis.set_ylabel("error − reference's" if gaps else "error")
-    axis.tick_params(labelbottom=False)
-    axis.locator_params(nbins=4)
+    axis.set_ylabel(("Δ error" if gaps else "error") + (f" ($10^{{{power}}}$)" if power else ""))
+    axis.locator_params(axis="y", nbins=4)
     return handles
 
 
+def _power(values: Sequence[float]) -> int:
+    """Of ten, so that the largest of small numbers has one digit before the point; 0 where they are not small."""
+    largest = max(map(abs, values), default=0.0)
+    return math.floor(math.log10(largest)) if 0 < largest < 0.1 else 0
+
+
 def _accuracy(axis: Any, rows: Sequence[Row]) -> dict[str, Any]:
-    own = [row for row in rows if row["quantity"] == "implicit_accuracy"]
-    axis.locator_params(axis="x", nbins=4)
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1], ["0", "½", "1"])
-    axis.set_xlim(_extent(rows))
     axis.axhline(0.5, color="0.6", linewidth=0.6, zorder=1)
-    axis.set_ylabel("implicit accuracy")
-    if not own:
-        axis.text(0.5, 0.72, "no pairs to tell apart", transform=axis.transAxes, ha="center", color="0.4")
-        return {}
-    return {"implicit accuracy": _line(axis, own, ACCURACY)}
+    axis.set_ylabel("accuracy")
+    return {"implicit accuracy": _line(axis, [row for row in rows if row["quantity"] == ACCURACY], TOLD)}
 
 
 def _extent(rows: Sequence[Row]) -> tuple[float, float]:
@@ -171,14 +173,14 @@ def _extent(rows: Sequence[Row]) -> tuple[float, float]:
     return min(samples) - edge, max(samples) + edge
 
 
-def _line(axis: Any, rows: Sequence[Row], style: Mapping[str, Any]) -> Any:
+def _line(axis: Any, rows: Sequence[Row], style: Mapping[str, Any], scale: float = 1.0) -> Any:
     """One line through all stages, with a gap between them; batches behind it, faintly."""
     line = None
     for stage in dict.fromkeys(row["stage"] for row in rows):
         of = [row for row in rows if row["stage"] == stage]
         xs = [row["samples"] for row in of]
-        axis.plot(xs, [row["value"] for row in of], color=style["color"], linewidth=0.4, alpha=0.35, zorder=2)
-        (line,) = axis.plot(xs, [row["running_mean"] for row in of], **style, zorder=3)
+        axis.plot(xs, [scale * row["value"] for row in of], color=style["color"], linewidth=0.4, alpha=0.35, zorder=2)
+        (line,) = axis.plot(xs, [scale * row["running_mean"] for row in of], **style, zorder=3)
     return line
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from halign_bench.figures.labels import label
+from halign_bench.figures.labels import two_lines
 from halign_bench.figures.source import NoData, Row, Source, direction
 from halign_bench.figures.style import Look
 from halign_bench.results import SPEED, metric_key, parse_key
@@ -47,16 +47,14 @@ def draw(rows: Sequence[Row], look: Look) -> Any:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     columns = 5 if look.wide else 3
-    figure, axes = look.panels(
-        len(metrics), columns, 0.42 + 0.115 * len(methods), sharex=True, sharey=True
-    )  # fmt: skip
+    figure, axes = look.panels(len(metrics), columns, 0.48 + 0.115 * len(methods), sharex=True, sharey=True)
     for axis, metric in zip(axes, metrics, strict=True):
         of = [row for row in rows if row["metric"] == metric]
         axis.axvline(0.5, color="0.6", linewidth=0.6, zorder=1)
         for row in of:
             _whisker(axis, methods.index(row["method"]), row, look.of(row["method"]))
-        axis.set_title(label(metric, of[0]["higher_is_better"]))
-        axis.set_xlim(0, 1)
+        axis.set_title(two_lines(metric))
+        axis.set_xlim(-0.05, 1.05)
         axis.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].set_ylim(len(methods) - 0.4, -0.6)
