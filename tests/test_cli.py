@@ -27,7 +27,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
-COMMANDS = ("run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets")
+COMMANDS = ("run", "leaderboard", "figures", "score", "list", "conformance", "doctor", "pretrain", "analyze", "assets")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], *[[command, "--help"] for command in COMMANDS]])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.errors import RequestError
-from halign_bench.figures.style import LETTER, Look
+from halign_bench.figures.style import Look, text_width
 
 
 def draw(videos: Mapping[str, np.ndarray], frames: Sequence[int], look: Look, fps: float = 25.0) -> Any:
@@ -29,7 +29,7 @@ def draw(videos: Mapping[str, np.ndarray], frames: Sequence[int], look: Look, fp
     (length, height, width, _) = shapes.pop()
     if min(frames) < 0 or max(frames) >= length:
         raise RequestError(f"frames {', '.join(map(str, frames))} asked for of videos with {length}")
-    names = LETTER * max(map(len, videos)) + 0.1
+    names = max(map(text_width, videos)) + 0.1
     cell = (look.width - names) / len(frames)
     figure, axes = look.panels(len(videos) * len(frames), len(frames), cell * height / width, extra=0.15)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)

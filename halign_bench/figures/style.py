@@ -13,14 +13,13 @@ from halign_bench.atomic import atomic_path
 FORMATS = ("pdf", "svg", "png")
 WIDTHS = {"column": 3.33, "page": 6.9}  # inches: a column and both columns of the usual conference styles
 DPI = 300  # of png
-LETTER = 0.052  # inches that one takes in a legend, about
 HANDLE = 0.4  # inches of line, marker and space beside each label
 # Okabe and Ito's colours for colour-blind readers, without their yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES: tuple[Any, ...] = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 BASE = {"color": "black", "marker": "o", "linestyle": "-"}
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path",  # embedded, or drawn: the same on every machine
     "svg.hashsalt": "halign-bench", "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans",  # which matplotlib brings along
@@ -69,10 +68,11 @@ class Look:
 
     def fitting(self, labels: Sequence[str]) -> int:
         """How many columns of a legend fit beside each other; each is as wide as its longest label."""
+        texts = [text_width(label) for label in labels]
         for columns in range(len(labels), 1, -1):
             lines = -(-len(labels) // columns)
-            widest = [max(map(len, labels[i : i + lines])) for i in range(0, len(labels), lines)]
-            if sum(widest) * LETTER + len(widest) * HANDLE <= self.width:
+            widest = [max(texts[i : i + lines]) for i in range(0, len(labels), lines)]
+            if 1.06 * sum(widest) + len(widest) * HANDLE <= self.width:  # hinted letters are a little wider
                 return columns
         return 1
 
@@ -83,6 +83,15 @@ class Look:
     def legend_height(self, labels: Sequence[str]) -> float:
         """Inches that `legend` takes."""
         return 0.14 * -(-len(labels) // self.fitting(labels)) + 0.06
+
+
+def text_width(text: str) -> float:
+    """Inches that a label of a legend, or of a row, takes."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family=SETTINGS["font.family"], size=SETTINGS["legend.fontsize"])
+    return float(TextPath((0, 0), text, prop=font).get_extents().width) / 72
 
 
 def balanced(names: Sequence[str], most: int) -> list[list[str]]:
@@ -118,4 +127,4 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = FORMATS,
     return paths
 
 
-__all__ = ["FORMATS", "WIDTHS", "Look", "balanced", "save", "settings"]
+__all__ = ["FORMATS", "WIDTHS", "Look", "balanced", "save", "settings", "text_width"]

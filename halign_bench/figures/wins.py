@@ -47,7 +47,7 @@ def draw(rows: Sequence[Row], look: Look) -> Any:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     columns = 5 if look.wide else 3
-    figure, axes = look.panels(len(metrics), columns, 0.48 + 0.115 * len(methods), sharex=True, sharey=True)
+    figure, axes = look.panels(len(metrics), columns, 0.48 + 0.115 * len(methods), extra=0.25, sharex=True, sharey=True)
     for axis, metric in zip(axes, metrics, strict=True):
         of = [row for row in rows if row["metric"] == metric]
         axis.axvline(0.5, color="0.6", linewidth=0.6, zorder=1)

@@ -32,7 +32,7 @@ def draw_levels(
     """The same from its numbers; `width` in inches. Panels lie beside each other where it is wide, else below."""
     look = Look(width)
     figure, axes = look.panels(
-        len(PANELS), len(PANELS) if look.wide else 1, 2.3 if look.wide else 1.35, sharex=True
+        len(PANELS), len(PANELS) if look.wide else 1, 2.3 if look.wide else 1.5, sharex=True
     )  # fmt: skip
     for axis, (measure, title, unit) in zip(axes, PANELS, strict=True):
         axis.axhline(0, color="0.75", linewidth=0.8, zorder=0)
