@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "axes.titlepad": 3, "lines.linewidth": 1.0, "lines.markersize": 3.5, "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2, "legend.handletextpad": 0.5, "legend.labelspacing": 0.3,
     "axes.formatter.useoffset": False, "axes.formatter.use_mathtext": True, "axes.formatter.limits": (-3, 4),
-    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.05,
 }  # fmt: skip
 
 
@@ -70,8 +70,9 @@ class Look:
         """How many columns of a legend fit beside each other; each is as wide as its longest label."""
         texts = [text_width(label) for label in labels]
         for columns in range(len(labels), 1, -1):
-            lines = -(-len(labels) // columns)
-            widest = [max(texts[i : i + lines]) for i in range(0, len(labels), lines)]
+            each, more = divmod(len(labels), columns)  # matplotlib gives the first columns one more
+            ends = [(i + 1) * each + min(i + 1, more) for i in range(columns)]
+            widest = [max(texts[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
             if 1.06 * sum(widest) + len(widest) * HANDLE <= self.width:  # hinted letters are a little wider
                 return columns
         return 1
