@@ -18,6 +18,8 @@ from halign_bench import __version__, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
+from halign_bench.figures.commands import EPILOG as FIGURES_EXAMPLES
+from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
@@ -58,6 +60,7 @@ app.add_typer(assets, name="assets")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
+app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from halign_bench.pairing import Sample, Scores, nothing
+from halign_bench.pairing import Pair, Sample, Scores, nothing
 from halign_bench.results import COMPANIONS, SPEED, Record, parse_key
 from halign_bench.stats import holm, significance_ranks
 
@@ -66,9 +66,15 @@ class Cells:
         """Score of `method` less that of `than`, over the seeds both have; the log of their ratio with `ratio`."""
         if parse_key(key).name != SPEED and not (self.beside(method) and self.beside(than)):
             return nothing("no resampled scores beside the records")
+        return self.scores.sample(self._pairs(method, than), key, other_key, ratio)
+
+    def wins(self, method: str, than: str, key: str) -> Sample:
+        """Share of clips on which `method` scores better than `than`; the score must have a better side."""
+        return self.scores.wins(self._pairs(method, than), key, bool(self.direction(key)))
+
+    def _pairs(self, method: str, than: str) -> list[Pair]:
         by_seed = {record.cell.seed: record for record in self.done(than)}
-        pairs = [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
-        return self.scores.sample(pairs, key, other_key, ratio)
+        return [(r, by_seed[r.cell.seed]) for r in self.done(method) if r.cell.seed in by_seed]
 
 
 def comparisons(cells: Cells) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ ORDER = (
     "ssim_hand", "psnr_hand", "csim", "ssim", "psnr", "lpips", "motion", "motion_gap",
 )  # fmt: skip
 
+NO_TIMES = "the records come from different machines: times do not compare"
 RULES = {
     "ci": "95 % over clips clustered by identity (recentred bootstrap percentiles), and over seeds where there are "
     "several; with one seed it does not cover how training varies",
@@ -174,15 +175,12 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     Raises `RequestError` when there are no records, when their protocols differ, or when two of them contradict
     each other about one cell.
     """
-    records = list(records)
+    records, notes = list(records), list[str]()
     if not records:
         named = "; ".join(f"{refusal.source}: {refusal.reason}" for refusal in refused)
         raise RequestError(f"no record to make a table of{f' ({named})' if named else ''}")
-    _check_protocols(records)
-    notes: list[str] = []
-    methods = _by_method(_one_per_cell(records, notes))
-    keys = tuple(dict.fromkeys(key for record in records for key in record.metrics))
-    cells = Cells(methods, keys, _main_nfe(records), Scores())
+    cells = gather(records, notes)
+    methods = cells.methods
     compared = comparisons(cells)
     rows = [_row(name, cells) for name in methods]
     rows = with_front(_with_deltas(_with_ranks(rows, ranks(cells)), compared), cells.main)
@@ -195,6 +193,14 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     return Leaderboard(
         first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused), unfit=unfit
     )  # fmt: skip
+
+
+def gather(records: Sequence[Record], notes: list[str] | None = None) -> Cells:
+    """At least one record, as a table has them: one a cell, by method. Raises as `build`; `notes` gets remarks."""
+    _check_protocols(records)
+    methods = _by_method(_one_per_cell(records, [] if notes is None else notes))
+    keys = tuple(dict.fromkeys(key for record in records for key in record.metrics))
+    return Cells(methods, keys, _main_nfe(records), Scores())
 
 
 # Which records stand together
@@ -282,7 +288,7 @@ def _first(names: Sequence[str], count: int = 5) -> str:
 def _machines(records: Sequence[Record]) -> list[str]:
     first = records[0].environment.hardware
     differ = any(record.environment.hardware != first for record in records)
-    return ["the records come from different machines: times do not compare"] if differ else []
+    return [NO_TIMES] if differ else []
 
 
 def _over_optimised(cells: Cells, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

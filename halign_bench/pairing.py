@@ -44,6 +44,21 @@ class Sides:
     clips: int
 
 
+@dataclass(frozen=True)
+class PairedClips:
+    """Scores `[S, N]` of the same clips on both sides, NaN where either has none; `counts` `[B, N]` of resamples."""
+
+    ours: np.ndarray
+    theirs: np.ndarray
+    counts: np.ndarray
+    identities: int
+    clips: int
+
+    def means(self, table: np.ndarray) -> Side:
+        """Of a table `[S, N]` of these clips: over all of them, and over each resample."""
+        return np.nanmean(table, axis=1), np.stack([weighted_means(row, self.counts) for row in table])
+
+
 def nothing(reason: str) -> Sample:
     """No sample, and why."""
     return Sample(np.zeros(0), np.zeros((0, 0)), reason=reason)
@@ -104,7 +119,26 @@ class Scores:
         draws = np.where(np.isfinite(draws), draws, np.nan)
         return Sample(np.log(ours) - np.log(theirs), draws, found.identities, found.clips)
 
+    def wins(self, pairs: Sequence[Pair], key: str, higher_is_better: bool) -> Sample:
+        """Share of clips that each pair's first record scores better than its second; a tie is half a win."""
+        rows = [(a, b) for a, b in pairs if b is not None and _value(a, key) is not None and _value(b, key) is not None]
+        if not rows:
+            return nothing("no seed has a score")
+        if not all(self._has_clips(record, key) for row in rows for record in row):
+            return nothing("it is not scored clip by clip")
+        found = self._paired_clips(rows, key, key)
+        if isinstance(found, str):
+            return nothing(found)
+        ahead = np.sign(found.ours - found.theirs) * (1 if higher_is_better else -1)
+        return Sample(*found.means((1 + ahead) / 2), found.identities, found.clips)
+
     def _from_clips(self, pairs: Sequence[Pair], key: str, other_key: str) -> Sides | str:
+        found = self._paired_clips(pairs, key, other_key)
+        if isinstance(found, str):
+            return found
+        return Sides(found.means(found.ours), found.means(found.theirs), found.identities, found.clips)
+
+    def _paired_clips(self, pairs: Sequence[Pair], key: str, other_key: str) -> PairedClips | str:
         rows = [(self.clips(a)[key], self.clips(b)[other_key] if b is not None else None) for a, b in pairs]
         common = set.intersection(*(set(scores) for row in rows for scores in row if scores is not None))
         ids = sorted(common)
@@ -116,15 +150,11 @@ class Scores:
         seeds = ~unknown.all(1) if ids else np.zeros(len(rows), bool)
         if not seeds.any():
             return "no clip was scored on both sides"
-        counts = self._resamples(pairs[0][0], ids, identities)
-
-        def means(table: np.ndarray) -> Side:
-            table = np.where(unknown, np.nan, table)[seeds]
-            return np.nanmean(table, axis=1), np.stack([weighted_means(row, counts) for row in table])
-
+        ours, theirs = (np.where(unknown, np.nan, table)[seeds] for table in (ours, theirs))
         scored = ~unknown[seeds].any(0)
         people = len({identity for identity, known in zip(identities, scored, strict=True) if known})
-        return Sides(means(ours), means(theirs), people, int(scored.sum()))
+        counts = self._resamples(pairs[0][0], ids, identities)
+        return PairedClips(ours, theirs, counts, people, int(scored.sum()))
 
     def _from_replicates(
         self, pairs: Sequence[Pair], rows: Sequence[tuple[Record, str]], key: str, other_key: str
