@@ -17,6 +17,8 @@ import typer
 from halign_bench import __version__, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
+from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
+from halign_bench.checking.commands import check
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.printing import print_json, print_table
@@ -51,6 +53,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
+app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 

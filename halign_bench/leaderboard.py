@@ -156,9 +156,9 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     if not records:
         named = "; ".join(f"{refusal.source}: {refusal.reason}" for refusal in refused)
         raise RequestError(f"no record to make a table of{f' ({named})' if named else ''}")
-    _check_protocols(records)
+    check_protocols(records)
     notes: list[str] = []
-    methods = _by_method(_one_per_cell(records, notes))
+    methods = _by_method(one_per_cell(records, notes))
     keys = tuple(dict.fromkeys(key for record in records for key in record.metrics))
     cells = Cells(methods, keys, _main_nfe(records), Scores())
     compared = comparisons(cells)
@@ -173,7 +173,7 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
 # Which records stand together
 
 
-def _check_protocols(records: Sequence[Record]) -> None:
+def check_protocols(records: Sequence[Record]) -> None:
     """What was trained, sampled and scored is the same; only a metric may be in some of them and not in others."""
     first = records[0]
     for record in records[1:]:
@@ -204,7 +204,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
+def one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
     """One record for each method and seed: of two, a finished one."""
     cells: dict[tuple[str, int], Record] = {}
     for record in records:
