@@ -15,14 +15,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 LEVEL = 0.95
-# Of the residual variance that clips and seeds share, how much is taken out of the seeds' at 95 %. All of it would be
-# unbiased, but a variance from three seeds often comes out too low already, and then the interval is too narrow.
-# Chosen by simulation (tests/test_coverage.py), for 95 % ± 2 from three seeds on.
-OVERLAP = 0.8
+# Of intervals from several seeds, at 95 %; chosen by simulation (tests/test_coverage.py) for 95 % ± 2 from three seeds.
+OVERLAP = 0.6  # how much of the residual variance that clips and seeds share is taken out of the seeds'
+WELCH = 0.6  # how far the squared width goes from Banerjee's to Welch's
 _LEAST_P = 1e-100
 
 
@@ -144,19 +144,9 @@ class Spread:
         return (self.clips + self.seeds) ** 2 / squares if squares else self.clips_df
 
     def reach(self, p: float) -> float:
-        """Half of the interval that leaves out `p`: Banerjee's (1961), each variance with its own Student's t.
-
-        One t for both, with Satterthwaite's degrees of freedom, is too narrow: they are estimated from the same two
-        or three seeds as the variance, and too high where that came out low. At p = 0.003, which Holm asks for, it
-        left out the truth up to six times as often as it said.
-        """
-        from scipy.special import stdtrit
-
-        squares = stdtrit(self.clips_df, p / 2) ** 2 * self.clips
-        if self.seeds_df:
-            seeds = max(0.0, self.seeds - overlap(p, self.seeds_df) * self.residual)
-            squares += stdtrit(self.seeds_df, p / 2) ** 2 * seeds
-        return math.sqrt(squares)
+        """Half of the interval that leaves out `p`."""
+        parts = self.clips, self.seeds, self.residual
+        return math.sqrt(squared_reach(p, *parts, self.clips_df, self.seeds_df))
 
     def p(self, value: float) -> float:
         """The two-sided p at which the interval just reaches from `value` to 0; 0 where none is so small."""
@@ -170,13 +160,27 @@ class Spread:
         return math.exp(brentq(lambda log_p: self.reach(math.exp(log_p)) - abs(value), math.log(_LEAST_P), 0.0))
 
 
-def overlap(p: float, seeds_df: int) -> float:
-    """How much of the residual is taken out of the seeds' variance: less, the smaller p is, none of two seeds'.
+def squared_reach(p: float, clips: Any, seeds: Any, residual: Any, clips_df: int, seeds_df: int) -> Any:
+    """Square of half the interval that leaves out `p`, for variances as in `Spread`, numbers or arrays of one shape.
 
-    Without anything taken out Banerjee's interval never covers less than it says; what three seeds give up of that
-    for an interval of the right length at 95 %, many tests at once cannot afford.
+    Banerjee's interval (1961) gives each variance its own Student's t and never covers less than it says; where both
+    matter, more. Welch's has one t with Satterthwaite's degrees of freedom; these are estimated from the same two or
+    three seeds as the variance, too high where that came out low, and it covers less: at p = 0.003, which Holm asks
+    for, three seeds that matter leave out the truth six times as often as it says. So at 95 % the interval lies
+    between them, and the smaller p, the nearer to Banerjee's; with two seeds it is Banerjee's.
     """
-    return OVERLAP * min(1.0, p / (1 - LEVEL)) if seeds_df > 1 else 0.0
+    from scipy.special import stdtrit
+
+    if not seeds_df:
+        return stdtrit(clips_df, p / 2) ** 2 * clips
+    leniency = min(1.0, p / (1 - LEVEL)) if seeds_df > 1 else 0.0
+    own = np.maximum(0.0, seeds - OVERLAP * leniency * residual)
+    banerjee = stdtrit(clips_df, p / 2) ** 2 * clips + stdtrit(seeds_df, p / 2) ** 2 * own
+    both = clips + own
+    with np.errstate(invalid="ignore"):
+        df = np.where(both > 0, both**2 / (clips**2 / clips_df + own**2 / seeds_df), clips_df)
+    welch = stdtrit(df, p / 2) ** 2 * both
+    return banerjee - WELCH * leniency * (banerjee - welch)
 
 
 def spread(points: np.ndarray, replicates: np.ndarray, clusters: int) -> Spread | None:
@@ -246,8 +250,8 @@ def paired_difference(points: np.ndarray, replicates: np.ndarray, clusters: int,
 
     From the variances of `spread`; CI and p come from the same intervals, so the CI excludes zero exactly when
     p < 1 - level. It covers 95 % within two points for one seed and from three seeds on, unless hardly anything of
-    what clips do is common to all seeds (then 92 %), and 94 to 99 % with two. A difference without any spread, equal
-    on every clip, gets the least p that a sign-flip test over G identities can give, 2^(1-G).
+    what clips do is common to all seeds (then 92 to 97.5 %), and 94 to 99 % with two seeds. A difference without any
+    spread, equal on every clip, gets the least p that a sign-flip test over G identities can give, 2^(1-G).
     """
     points, replicates = np.asarray(points, float), np.asarray(replicates, float)
     if not len(points):

@@ -95,7 +95,10 @@ def test_paired_intervals_cover_95_percent_within_two_points(name):
     for i in range(trials):
         parts = spread(points[i], replicates[i], world.identities)
         covered += abs(points[i].mean() - effect) <= parts.reach(0.05)
-    assert 0.93 <= told(f"coverage, {name}", covered, trials) <= 0.97
+    told(f"coverage, {name}", covered, trials)
+    low, high = monte_carlo(covered, trials)
+    assert low <= 0.97 and high >= 0.93  # the intervals themselves are wide by 0.7 points at most
+    assert high - low < 0.02
 
 
 @pytest.mark.slow
@@ -141,8 +144,7 @@ def test_check_is_right_about_a_margin_that_its_clips_can_tell(name):
     assert told(f"false regressions, {name}", false, trials) <= 0.05
     assert told(f"twice the margin reported, {name}", lost.count("regression"), trials) >= 0.9
     passed = sum(found[0] in ("equivalent", "not worse") for found in same)
-    # What the plan promises is 90 % under normal theory: skewed differences take a point or two off it.
-    assert told(f"passed without a difference, {name}", passed, trials) >= POWER - 0.03
+    assert told(f"passed without a difference, {name}", passed, trials) >= POWER
 
 
 @pytest.mark.slow

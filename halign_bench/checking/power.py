@@ -16,9 +16,10 @@ from functools import lru_cache
 import numpy as np
 
 from halign_bench.pairing import Sample
-from halign_bench.stats import LEVEL, overlap, spread
+from halign_bench.stats import LEVEL, spread, squared_reach
 
 POWER = 0.9
+AIM = 0.92  # what is planned for, so that the error of the draws does not take it below POWER
 ALPHA = 1 - LEVEL
 MOST_TIMES, MOST_SEEDS = 1000, 100  # no plan goes beyond so many times the clips on record, and so many seeds
 DRAWS = 2000
@@ -68,8 +69,6 @@ def _mean_square(df: int, uniform: np.ndarray) -> np.ndarray:
 
 def chance(found: Variance, identities: int, seeds: int, margin: float, checks: int) -> float:
     """Probability that a margin is told with so many identities (each with its clips on record) and seeds."""
-    from scipy.special import stdtrit
-
     more = identities / found.identities
     residual = found.residual / seeds / more
     clips, own = found.shared / more + residual, (found.seeds or 0.0) / seeds
@@ -79,11 +78,7 @@ def chance(found: Variance, identities: int, seeds: int, margin: float, checks: 
     noise = normal * math.sqrt(clips + own)
 
     def reach(p: float) -> np.ndarray:
-        squares = stdtrit(identities - 1, p / 2) ** 2 * clips_seen
-        if seeds > 1:
-            beyond = np.maximum(0.0, seeds_seen - overlap(p, seeds - 1) * residual)
-            squares = squares + stdtrit(seeds - 1, p / 2) ** 2 * beyond
-        return np.sqrt(squares)
+        return np.sqrt(squared_reach(p, clips_seen, seeds_seen, residual, identities - 1, seeds - 1))
 
     ruled_out = noise + reach(ALPHA) <= margin
     reported = 2 * margin + noise > np.maximum(margin, reach(ALPHA / max(checks, 1)))
@@ -93,7 +88,7 @@ def chance(found: Variance, identities: int, seeds: int, margin: float, checks: 
 def clips_needed(found: Variance, seeds: int, margin: float, checks: int = 1) -> int | None:
     """The least number of clips, with as many to an identity as on record; None where no number would do."""
     most = MOST_TIMES * found.identities
-    identities = _least(lambda count: chance(found, count, seeds, margin, checks) >= POWER, 2, most)
+    identities = _least(lambda count: chance(found, count, seeds, margin, checks) >= AIM, 2, most)
     return None if identities is None else math.ceil(identities * found.clips / found.identities)
 
 
@@ -101,7 +96,7 @@ def seeds_needed(found: Variance, margin: float, checks: int = 1) -> int | None:
     """The least number of seeds with the clips on record; None where no number would do or one seed is on record."""
     if found.seeds is None:
         return None
-    return _least(lambda count: chance(found, found.identities, count, margin, checks) >= POWER, 2, MOST_SEEDS)
+    return _least(lambda count: chance(found, found.identities, count, margin, checks) >= AIM, 2, MOST_SEEDS)
 
 
 def both_needed(found: Variance, margin: float, checks: int = 1) -> tuple[int, int] | None:
@@ -122,11 +117,11 @@ def least_margin(found: Variance, checks: int = 1) -> float:
     """The smallest margin that the clips and seeds on record tell, to a percent."""
     error = math.sqrt(found.shared + found.residual / found.n_seeds + (found.seeds or 0.0) / found.n_seeds)
     low, high = error, 2 * error
-    while chance(found, found.identities, found.n_seeds, high, checks) < POWER:
+    while chance(found, found.identities, found.n_seeds, high, checks) < AIM:
         low, high = high, 2 * high
     while high > 1.01 * low:
         middle = math.sqrt(low * high)
-        told = chance(found, found.identities, found.n_seeds, middle, checks) >= POWER
+        told = chance(found, found.identities, found.n_seeds, middle, checks) >= AIM
         low, high = (low, middle) if told else (middle, high)
     return high
 

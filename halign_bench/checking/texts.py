@@ -99,8 +99,8 @@ def workflow_commands(outcomes: Sequence[Outcome]) -> list[str]:
     lines = []
     for one in outcomes:
         if one.verdict in ANNOTATIONS:
-            title = _property(f"{one.verdict}: {one.method} {one.metric or ''}".rstrip())
-            lines.append(f"::{ANNOTATIONS[one.verdict]} title={title}::{_data(sentence(one))}")
+            title = _property(printable(f"{one.verdict}: {one.method} {one.metric or ''}".rstrip()))
+            lines.append(f"::{ANNOTATIONS[one.verdict]} title={title}::{_data(printable(sentence(one)))}")
     return lines
 
 
@@ -115,7 +115,7 @@ def sentence(one: Outcome) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("%", "%25")  # line breaks, the other two that a command cannot hold, are spelt out already
 
 
 def _property(text: str) -> str:
