@@ -227,7 +227,7 @@ def _short_of(sample: Sample, difference: Difference, distance: float, key: str)
     if half >= distance * math.sqrt(HOPELESS):
         return f"undecided with {given}: too close to what is claimed to tell"
     parts = spread(sample.points, sample.replicates, difference.identities)
-    short = "seeds" if parts is not None and parts.seeds > parts.clips else what
+    short = "seeds" if parts is not None and parts.own > parts.clips else what
     return f"undecided with {given}: it would take about {(half / distance) ** 2:.1f} times the {short}"
 
 

@@ -17,6 +17,8 @@ import typer
 from halign_bench import __version__, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
+from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
+from halign_bench.checking.commands import check
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
 from halign_bench.figures.commands import EPILOG as FIGURES_EXAMPLES
 from halign_bench.figures.commands import figures
@@ -61,6 +63,7 @@ app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
+app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
 

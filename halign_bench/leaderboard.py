@@ -197,8 +197,8 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
 
 def gather(records: Sequence[Record], notes: list[str] | None = None) -> Cells:
     """At least one record, as a table has them: one a cell, by method. Raises as `build`; `notes` gets remarks."""
-    _check_protocols(records)
-    methods = _by_method(_one_per_cell(records, [] if notes is None else notes))
+    check_protocols(records)
+    methods = _by_method(one_per_cell(records, [] if notes is None else notes))
     keys = tuple(dict.fromkeys(key for record in records for key in record.metrics))
     return Cells(methods, keys, _main_nfe(records), Scores())
 
@@ -206,7 +206,7 @@ def gather(records: Sequence[Record], notes: list[str] | None = None) -> Cells:
 # Which records stand together
 
 
-def _check_protocols(records: Sequence[Record]) -> None:
+def check_protocols(records: Sequence[Record]) -> None:
     """What was trained, sampled and scored is the same; only a metric may be in some of them and not in others."""
     first = records[0]
     for record in records[1:]:
@@ -239,7 +239,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
+def one_per_cell(records: Sequence[Record], notes: list[str]) -> list[Record]:
     """One record for each method and seed: of two, a finished one."""
     cells: dict[tuple[str, int], Record] = {}
     for record in records:

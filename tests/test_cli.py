@@ -29,7 +29,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 COMMANDS = (
     "run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets", "score", "fitness",
-    "validate", "figures",
+    "validate", "figures", "check",
 )  # fmt: skip
 
 
@@ -87,6 +87,9 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["analyze", "timesteps", "--track", "pupet"], ["Unknown track 'pupet'", "did you mean 'puppet'"]),
         (["analyze", "timesteps", "--track", "clips"], ["--track clips", "--data DIR"]),
         (["analyze", "timesteps", "--data", "."], ["--data .", "leave --data out"]),
+        (["check"], ["Missing argument"]),
+        (["check", "x"], ["--against BASELINE", "--plan"]),
+        (["check", "x", "--against", "y", "--margin", "5"], ["--margin 5", "name the score"]),
         (["assets"], ["Missing command"]),
         (["assets", "fetsh"], ["No such command 'fetsh'", "did you mean 'fetch'"]),
         (["assets", "fetch"], ["give names, or --all"]),

@@ -29,7 +29,7 @@ def row(board, method):
 @pytest.fixture
 def board(tmp_path):
     methods = {"good": 0.5, "base": 0.0, "sft": 0.0, "bad": -0.5}
-    records = [cell(tmp_path, m, s, gain) for s in (0, 1, 2) for m, gain in methods.items()]
+    records = [cell(tmp_path, m, s, gain) for s in range(5) for m, gain in methods.items()]
     return build(records)
 
 
@@ -38,7 +38,7 @@ def test_base_and_sft_come_first_and_scores_are_means_over_seeds(board, tmp_path
     records, _ = read_records([tmp_path])
     mine = [r.metrics["sync_c@toy"].value for r in records if r.cell.method == "good"]
     shown = row(board, "good").metrics["sync_c@toy"]
-    assert shown.value == pytest.approx(np.mean(mine)) and shown.n_seeds == 3 and shown.n == len(IDS)
+    assert shown.value == pytest.approx(np.mean(mine)) and shown.n_seeds == 5 and shown.n == len(IDS)
     assert shown.ci[0] < shown.value < shown.ci[1]
 
 
