@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -59,7 +60,10 @@ def test_tables_mark_scores_of_unfit_metrics_measured_by_that_very_protocol(tmp_
     text = board.to_markdown()
     assert "fid@puppet ↑ †" in text and "hkc@puppet ↑ †" not in text
     assert text.count("† fid@puppet is unfit here, it does not follow damage of known size: blur: rank 0.1.") == 1
-    assert [line.rsplit(",", 1)[1] for line in board.to_csv().splitlines()] == ["unfit", "blur: rank 0.1", ""]
+    rows = csv.DictReader(board.to_csv().splitlines())
+    assert {row["metric"]: row["unfit"] for row in rows if row["metric"]} == {"fid": "blur: rank 0.1", "hkc": ""}
+    assert r"{fid $\uparrow$ $\dagger$}" in (latex := board.to_latex())
+    assert r"$\dagger$ fid@puppet is unfit here" in latex and "fid@puppet ↑ †" in board.to_html()
 
 
 def test_tables_of_tracks_that_are_not_installed_or_say_nothing_are_as_before(tmp_path):
