@@ -50,7 +50,7 @@ def _scores(board: Leaderboard) -> list[str]:
     where = f", by @{escape(usual)} where no other is named" if usual else ""
     columns = [number_column(*_header(board, key, usual), [cells.at(row, key) for row in board.rows]) for key in keys]
     names = [_name(row) for row in board.rows]
-    unfit = "".join(f" {escape(line)}" for line in unfit_lines(board)).replace(UNFIT, r"$\dagger$")
+    unfit = "".join(f" {escape(line)}" for line in unfit_lines(board))
     return _tables(names, columns, f"Scores{at}{where}. {escape(seeds(board))} {MARKS}{unfit}", "Scores, continued.")
 
 
@@ -119,7 +119,7 @@ def _header(board: Leaderboard, key: str, usual: str | None) -> tuple[str, int]:
     name, where, _ = parse_key(key)
     text = name if where in (None, usual) else f"{name}@{where}"
     up = direction(board, key)
-    mark = r" $\dagger$" if key in board.unfit else ""
+    mark = f" {escape(UNFIT)}" if key in board.unfit else ""
     return escape(text) + ARROWS[up] + mark, len(text) + (up is not None) + bool(mark)
 
 
