@@ -42,7 +42,8 @@ def sample_clip(index: int, frames: int = FRAMES, size: tuple[int, int] = (32, 3
     tone = np.sin(2 * np.pi * (180 + 40 * index) * np.arange(len(loudness)) / SAMPLE_RATE)
     audio = (0.9 * loudness * tone).astype(np.float32)
     reference = video[0].copy()
-    return Clip(f"sample/{index}", f"person-{index // 2}", video, reference, audio, skeleton, LAYOUT)
+    prompt = "a person talks" if index % 2 else "a person waves"
+    return Clip(f"sample/{index}", f"person-{index // 2}", video, reference, audio, skeleton, LAYOUT, prompt=prompt)
 
 
 def features_of(clip: Clip, key: str | None, index: int) -> Any:
