@@ -207,10 +207,11 @@ def save_adapters(
 ) -> None:  # fmt: skip
     """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each LoRA, as diffusers' own scripts do.
 
-    `pipeline.load_lora_weights("folder/NAME")` and `transformer.load_lora_adapter("folder/NAME")` read it; the keys
-    are peft's behind the `component`'s name, the LoRA's rank and alpha are in the file's metadata. An insert is
-    `folder/NAME/insert.safetensors`, its module's own names and weights, and in `insert.json` what `about` says of
-    it. The folder appears at once or not at all.
+    `pipeline.load_lora_weights("folder/NAME")` reads it, and so does the network's own
+    `load_lora_adapter("folder/NAME", prefix=component, use_safetensors=True)`; the keys are peft's behind the
+    component's name, the LoRA's rank and alpha are in the file's metadata. An insert is `insert.safetensors`, its
+    module's own names and weights, and `insert.json`, what `about` says of it. The folder appears at once or not at
+    all.
     """
     import json
 

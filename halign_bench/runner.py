@@ -157,6 +157,7 @@ class Run:
 
         module = self.backbone.denoiser
         if fingerprint(module, attached(module)) != self._base:
+            del module, self.backbone, self.evaluator.backbone  # first: there may be no room for two of them
             again = load_backbone(self.request.backbone, self.request.device, self.request.model)
             self.backbone = self.evaluator.backbone = again
             self.progress.say("the failed cell had changed the base, which is loaded again")

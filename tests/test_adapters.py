@@ -203,7 +203,7 @@ def test_saved_adapters_come_back_here_and_in_diffusers(inputs, tmp_path):
 
     plain = TinyBackbone()
     folder = str(tmp_path / "adapters" / "a")
-    plain.denoiser.load_lora_adapter(folder, adapter_name="a")
+    plain.denoiser.load_lora_adapter(folder, adapter_name="a", use_safetensors=True)
     torch.testing.assert_close(predict(plain, inputs), only_a)
 
 

@@ -101,7 +101,7 @@ def test_a_networks_own_loader_takes_them_too(published, tmp_path):
     lora(backbone, "mine", 1)
     save_adapters(backbone.denoiser, ["mine"], tmp_path / "adapters", backbone.component)
     noise, condition = initial_noise(backbone, [CLIP.id], 0), backbone.condition([CLIP])
-    plain.denoiser.load_lora_adapter(str(tmp_path / "adapters" / "mine"))
+    plain.denoiser.load_lora_adapter(str(tmp_path / "adapters" / "mine"), use_safetensors=True)
     t = torch.full((1,), 0.6)
     with torch.no_grad(), backbone.adapters(["mine"]):
         torch.testing.assert_close(plain.predict(noise, t, condition), backbone.predict(noise, t, condition))

@@ -114,6 +114,26 @@ def test_wav2vec_features_are_its_layers_at_the_frame_rate(published):
     torch.testing.assert_close(ears(audio, states[0].shape[1]), torch.cat(states, dim=-1)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_the_command_runs_on_a_published_model_and_what_it_saves_loads_in_its_pipeline(published, tmp_path, capsys):
+    import run_tiny  # its track and its profile
+
+    from halign_bench.cli import main
+
+    folder, out = published.folder("wan"), tmp_path / "run"
+    request = [
+        "run", "--methods", "sft", "--track", run_tiny.ScoredTrack.name, "--backbone", "wan", "--model", str(folder),
+        "--frames", "9", "--size", "32x32", "--profile", "tiny", "--nfe", "2", "--out", str(out), "--device", "cpu",
+    ]  # fmt: skip
+    assert main(request) == 0, capsys.readouterr().err
+    record = json.loads((out / "records" / "sft-s0.json").read_text())
+    assert record["status"] == "done" and record["protocol"]["backbone"]["frames"] == 9
+    assert record["protocol"]["preferences"]["shift"] == 3.0 and "shifted by 3" in json.dumps(record["protocol"])
+    backbone = published.load("wan")
+    adapters = (out / "records" / record["files"]["adapters"] / "0-sft" / "adapters" / "sft").resolve()
+    backbone.pipeline.load_lora_weights(str(adapters))
+    assert backbone.pipeline.get_list_adapters()["transformer"] == ["default_0"]
+
+
 # What is wrong with a request, in a sentence.
 
 

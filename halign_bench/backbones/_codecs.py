@@ -1,7 +1,6 @@
 """Video codecs of diffusers: pixels `[B, 3, T, H, W]` in [-1, 1] to latents `[B, C, T', h, w]` of about unit variance.
 
-Latents are the mode of the encoder's distribution, so that encoding twice gives the same. One clip at a time, or a
-few frames where each frame is encoded by itself: memory stays that of one.
+Latents are the mode of the encoder's distribution, so that encoding twice gives the same.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FRAMES_AT_ONCE = 8
+FRAMES_AT_ONCE = 8  # of a clip whose frames are coded each by itself
 
 
 class WanCodec:
@@ -27,12 +26,13 @@ class WanCodec:
         )
 
     def encode(self, pixels: Tensor) -> Tensor:
-        latents = torch.cat([self.vae.encode(video.to(self.vae.dtype)).latent_dist.mode() for video in pixels.split(1)])
+        latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
         return (latents.float() - self.mean.to(latents.device)) / self.std.to(latents.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         scaled = (latents * self.std.to(latents.device) + self.mean.to(latents.device)).to(self.vae.dtype)
-        return torch.cat([self.vae.decode(video, return_dict=False)[0] for video in scaled.split(1)]).float()
+        made: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        return made.float()
 
 
 class CogVideoXCodec:
@@ -45,12 +45,12 @@ class CogVideoXCodec:
         self.spatial = 2 ** (len(config.block_out_channels) - 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        latents = torch.cat([self.vae.encode(video.to(self.vae.dtype)).latent_dist.mode() for video in pixels.split(1)])
+        latents: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
         return latents.float() * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        scaled = (latents / self.scale).to(self.vae.dtype)
-        return torch.cat([self.vae.decode(video).sample for video in scaled.split(1)]).float()
+        made: Tensor = self.vae.decode((latents / self.scale).to(self.vae.dtype)).sample
+        return made.float()
 
 
 class ImageCodec:

@@ -116,27 +116,32 @@ class DiffusersBackbone(Backbone):
         on_device = torch.from_numpy(np.ascontiguousarray(videos)).to(self.device).movedim(-1, 1)
         return on_device.float() / 127.5 - 1
 
+    def encoded(self, videos: np.ndarray) -> Tensor:
+        """Latents without slots, one clip after the other."""
+        return torch.cat([self.codec.encode(self.pixels(video[None])) for video in videos])
+
     @torch.no_grad()
     def encode(self, videos: np.ndarray) -> Tensor:
-        latents: Tensor = self.codec.encode(self.pixels(videos))
+        latents = self.encoded(videos)
         return torch.cat([self.front(videos, latents), latents], dim=2) if self.slots else latents
 
     def front(self, videos: np.ndarray, latents: Tensor) -> Tensor:
         """Clean latents `[B, C, slots, h, w]` of the slots; where the reference's is, a clip's first frame."""
-        made: Tensor = self.codec.encode(self.pixels(videos[:, :1]))
-        return made
+        return self.encoded(videos[:, :1])
 
     @torch.no_grad()
     def with_references(self, clips: Sequence[Clip]) -> Tensor:
         """`encode_clips` of a model whose slot holds the reference."""
-        videos, references = (np.stack([getattr(clip, name) for clip in clips]) for name in ("video", "reference"))
-        latents: Tensor = self.codec.encode(self.pixels(videos))
-        return torch.cat([self.codec.encode(self.pixels(references[:, None])), latents], dim=2)
+        references = self.encoded(np.stack([clip.reference[None] for clip in clips]))
+        return torch.cat([references, self.encoded(np.stack([clip.video for clip in clips]))], dim=2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
-        pixels = self.codec.decode(latents[:, :, self.slots :].to(self.device)).clamp(-1, 1)
-        return ((pixels + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        videos = []
+        for video in latents[:, :, self.slots :].to(self.device).split(1):
+            pixels = self.codec.decode(video).clamp(-1, 1)
+            videos.append(((pixels + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu())
+        return torch.cat(videos).numpy()
 
     @torch.no_grad()
     def condition(self, clips: Sequence[Clip]) -> Condition:
@@ -180,7 +185,7 @@ class DiffusersBackbone(Backbone):
         frames = torch.zeros(len(clips), self.frames, channels, height, width, dtype=torch.half, device=self.device)
         for row, clip in enumerate(clips):
             if clip.skeleton is not None and clip.layout is not None:
-                frames[row] = self.codec.encode(self.pixels(self.pose(clip)[:, None]))[:, :, 0].half()
+                frames[row] = self.encoded(self.pose(clip)[:, None])[:, :, 0].half()
         return frames
 
     def references(self, clips: Sequence[Clip]) -> list[Any]:

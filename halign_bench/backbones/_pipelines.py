@@ -79,6 +79,8 @@ def load(folder: Path, dtype: torch.dtype, device: str, component: str) -> Any:
         raise RequestError(f"--model {folder}: cannot be read as a {name} ({first_line(problem)})") from None
     finally:
         diffusers.utils.logging.set_verbosity(level)
+    if getattr(pipeline, component) is None:
+        raise RequestError(f"--model {folder}: it has no {component}")
     pipeline.set_progress_bar_config(disable=True)
     for part, module in pipeline.components.items():
         if isinstance(module, torch.nn.Module):

@@ -74,7 +74,7 @@ class CogVideoX(DiffusersBackbone):
     def native(self, clips: Sequence[Clip]) -> Condition:
         if not self.from_image:
             return {}
-        first = self.codec.encode(self.pixels(np.stack([clip.reference[None] for clip in clips])))
+        first = self.encoded(np.stack([clip.reference[None] for clip in clips]))
         if self.pipeline.vae.config.invert_scale_latents:  # 1.5 was trained with them divided twice
             first = first / self.codec.scale**2
         later = torch.zeros(len(first), *self.latent_shape(), device=first.device)[:, :, 1:]
