@@ -39,8 +39,8 @@ def hand_mask(clip: Clip, latent_shape: tuple[int, int, int, int], slots: int = 
                 x0, y0 = np.floor(low - margin).astype(int)
                 x1, y1 = np.ceil(high + margin).astype(int) + 1
                 mask[frame, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = 1.0
-    channels, latent_frames, *sides = latent_shape
-    pooled = _pooled(mask, (channels, latent_frames - slots, *sides))
+    channels, latent_frames, latent_height, latent_width = latent_shape
+    pooled = _pooled(mask, (channels, latent_frames - slots, latent_height, latent_width))
     return torch.nn.functional.pad(pooled, (0, 0, 0, 0, slots, 0))
 
 

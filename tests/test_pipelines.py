@@ -10,7 +10,6 @@ import tiny_models
 import torch
 from PIL import Image
 
-from halign_bench.conformance.samples import sample_clip
 from halign_bench.sampling import derived_seed, initial_noise, sample
 
 STEPS, FRAMES, SIZE = 4, tiny_models.FRAMES, tiny_models.SIZE
@@ -78,7 +77,7 @@ def test_a_sample_is_the_pipelines_own_with_guidance_and_without(published, name
 
     # It draws the first frame's latent from the encoder's distribution; the harness takes the mode.
     monkeypatch.setattr(image_to_video, "retrieve_latents", lambda encoded, _: encoded.latent_dist.mode())
-    backbone, clip = published.load(name), sample_clip(1, FRAMES, SIZE)
+    backbone, clip = published.load(name), tiny_models.clip(1)
     noise, condition = initial_noise(backbone, [clip.id], seed=3), backbone.condition([clip])
     made = {}
     for guidance, nfe in ((1.0, STEPS), (3.0, 2 * STEPS)):

@@ -15,7 +15,6 @@ from tiny import TinyTrack
 from halign_bench import registry
 from halign_bench.adapters import remove_adapters
 from halign_bench.conformance import check_class
-from halign_bench.conformance.samples import sample_clip
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask
 from halign_bench.model_choice import ModelChoice
@@ -74,7 +73,7 @@ def test_every_method_trains_a_step_and_its_saved_adapters_give_the_same_sample(
 
 
 def test_slots_hold_the_reference_and_are_neither_video_nor_hand(published):
-    backbone, clip = published.load("wan-vace"), sample_clip(0, tiny_models.FRAMES, tiny_models.SIZE)
+    backbone, clip = published.load("wan-vace"), tiny_models.clip(0)
     latents = backbone.encode_clips([clip])
     assert latents.shape[1:] == backbone.latent_shape() == (4, 1 + 3, 4, 4)
     image = backbone.codec.encode(backbone.pixels(clip.reference[None, None]))
@@ -87,7 +86,7 @@ def test_slots_hold_the_reference_and_are_neither_video_nor_hand(published):
 
 
 def test_what_a_clip_lacks_is_absent_and_guidance_silences_prompt_and_sound(published):
-    backbone, clip = published.load("wan-animate"), sample_clip(0, tiny_models.FRAMES, tiny_models.SIZE)
+    backbone, clip = published.load("wan-animate"), tiny_models.clip(0)
     whole, bare = (
         backbone.condition([one]) for one in (clip, replace(clip, audio=None, skeleton=None, layout=None, prompt=""))
     )
@@ -103,9 +102,9 @@ def test_wav2vec_features_are_its_layers_at_the_frame_rate(published):
 
     from halign_bench.wav2vec2 import Wav2Vec2
 
-    folder, audio = published.folder("wav2vec2"), sample_clip(0, 25, (32, 32)).audio
+    folder, audio = published.folder("wav2vec2"), tiny_models.clip(0).audio
     ears = Wav2Vec2(str(folder))
-    assert ears(audio, 25).shape == (25, ears.width) and ears.width == 3 * 16
+    assert ears(audio, 9).shape == (9, ears.width) and ears.width == 3 * 16
     # At its own rate nothing is interpolated, and the features are transformers' hidden states.
     net = Wav2Vec2Model.from_pretrained(folder).eval()
     values = Wav2Vec2FeatureExtractor.from_pretrained(folder)(audio, sampling_rate=16_000, return_tensors="pt")

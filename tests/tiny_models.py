@@ -6,6 +6,7 @@ Layouts and scheduler configurations are the published ones (names in each funct
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,15 @@ MODELS: dict[str, Callable[[], Any]] = {
 BACKBONE = {name: name for name in MODELS} | {
     "wan-i2v": "wan", "wan-i2v-clip": "wan", "cogvideox-i2v": "cogvideox"
 }  # fmt: skip
+
+
+def clip(index: int) -> Any:
+    """A clip of conformance's whose skeleton has a face: `nose` and `neck`."""
+    from halign_bench.conformance.samples import sample_clip
+
+    made = sample_clip(index, FRAMES, SIZE)
+    assert made.layout is not None
+    return replace(made, layout=replace(made.layout, body=("nose", "neck")))
 
 
 def choice(folder: Path, audio_encoder: Path) -> Any:

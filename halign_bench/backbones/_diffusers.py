@@ -109,7 +109,8 @@ class DiffusersBackbone(Backbone):
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         latent_frames = self.slots + 1 + (self.frames - 1) // self.codec.temporal
-        return self.codec.channels, latent_frames, *(side // self.codec.spatial for side in self.size)
+        height, width = (side // self.codec.spatial for side in self.size)
+        return self.codec.channels, latent_frames, height, width
 
     def pixels(self, videos: np.ndarray) -> Tensor:
         """uint8 `[B, T, H, W, 3]` -> `[B, 3, T, H, W]` in [-1, 1]."""
