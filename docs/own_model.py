@@ -1,6 +1,7 @@
 """A backbone for a model that is not in diffusers: replace `network` and the methods below it by your own."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class MyModel(Backbone):
         made, made.denoiser, made.device = cls(), network(), device
         made.denoiser.load_state_dict(load_file(checkpoint))
         made.denoiser.to(device).eval().requires_grad_(False)
-        made.base_sha256 = hashlib.sha256(open(checkpoint, "rb").read()).hexdigest()
+        made.base_sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
         made.frames, made.size = frames or 17, size or (64, 64)
         return made
 

@@ -86,15 +86,16 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
 
     Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
-    are those of `active_adapters` but for rounding. Where weights cannot carry a LoRA (quantised ones) none does.
+    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, and those
+    of half precision, whose rounding would swallow it.
     """
     import torch
     from peft.tuners.lora import Linear
 
     loras = [name for name in names if name in _loras(module)]
     layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
-    linear = all(isinstance(layer, Linear) and layer.weight.is_floating_point() for layer in layers)
-    if not (layers and linear):
+    fit = all(isinstance(layer, Linear) and layer.weight.dtype == torch.float32 for layer in layers)
+    if not (layers and fit):
         with active_adapters(module, names):
             yield
         return
@@ -102,8 +103,7 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     try:
         with torch.no_grad():
             for layer, (weight, own) in zip(layers, kept, strict=True):
-                deltas = [layer.get_delta_weight(name).float() for name in loras if name in layer.lora_A]
-                weight.data = (own.float() + sum(deltas)).to(own.dtype)
+                weight.data = own + sum(layer.get_delta_weight(name) for name in loras if name in layer.lora_A)
         with active_adapters(module, [name for name in names if name not in loras]):
             yield
     finally:

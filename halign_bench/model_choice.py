@@ -35,7 +35,8 @@ class ModelChoice:
 
     checkpoint     a folder, or an id on the hub
     audio_encoder  the same of a wav2vec 2.0 model
-    frames, size   of a clip; (height, width)
+    frames, size   of a clip: 1 + 4n, and (height, width)
+    Raises RequestError where they cannot be a clip's.
     """
 
     checkpoint: str | None = None
@@ -43,13 +44,15 @@ class ModelChoice:
     frames: int | None = None
     size: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        if self.frames is not None and (self.frames < 5 or self.frames % 4 != 1):
+            raise RequestError(f"--frames {self.frames}: a clip has 1 + 4n frames (5, 9, 13, 17, …)")
+
     @classmethod
     def of(
         cls, model: str | None, audio_encoder: str | None, frames: int | None, size: str | None
     ) -> ModelChoice:
         """Of what was typed. Raises RequestError."""
-        if frames is not None and (frames < 5 or frames % 4 != 1):
-            raise RequestError(f"--frames {frames}: a clip has 1 + 4n frames (5, 9, 13, 17, …)")
         return cls(model, audio_encoder, frames, None if size is None else parse_size(size))
 
     def load(self, backbone: Any, device: str) -> Backbone:

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
+from halign_bench.pretrained import load_whole
 from halign_bench.track import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ class Wav2Vec2:
     """
 
     def __init__(self, model: str, device: str = "cpu") -> None:
+        import torch
         from transformers import AutoFeatureExtractor, Wav2Vec2Model
         from transformers.utils import cached_file
 
+        where = f"--audio-encoder {model}:"
+        unused = ("masked_spec_embed",)  # in pretraining alone
+        self.net: Any = load_whole(Wav2Vec2Model, model, where, unused, torch_dtype=torch.float32).to(device)
         try:
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(model)
-            self.net: Any = Wav2Vec2Model.from_pretrained(model).to(device).eval().requires_grad_(False)
-        except Exception as problem:  # transformers and the hub raise of many kinds
-            reason = str(problem).strip().splitlines()[0]
-            raise RequestError(f"--audio-encoder {model}: no wav2vec 2.0 model can be read there ({reason})") from None
+        except Exception as problem:  # of many kinds
+            raise RequestError(f"{where} its feature extractor cannot be read ({first_line(problem)})") from None
         if self.extractor.sampling_rate != SAMPLE_RATE:
-            raise RequestError(f"--audio-encoder {model}: hears {self.extractor.sampling_rate} Hz, clips are 16 kHz")
+            raise RequestError(f"{where} hears {self.extractor.sampling_rate} Hz, clips are 16 kHz")
         config = self.net.config
         self.width = config.num_hidden_layers * config.hidden_size
         self.folder = Path(model) if Path(model).is_dir() else Path(cached_file(model, "config.json") or "").parent

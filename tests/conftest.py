@@ -19,10 +19,11 @@ class Published:
 
     def folder(self, name: str) -> Path:
         import tiny_models
+        import tiny_parts
 
         folder = self.root / name
         if not folder.exists():
-            (tiny_models.wav2vec2 if name == "wav2vec2" else partial(tiny_models.save, name))(folder)
+            (tiny_parts.wav2vec2 if name == "wav2vec2" else partial(tiny_models.save, name))(folder)
         return folder
 
     def load(self, name: str) -> Any:

@@ -216,7 +216,8 @@ def test_methods_train_the_example_of_ones_own_model(own_model, tmp_path, text):
     backbone = ModelChoice(str(weights), frames=9, size=(32, 32)).load(cls, "cpu")
     track = TinyTrack(frames=9, size=(32, 32), prompts=4)
     data = collect(backbone, track, PreferenceSpec(prompts=4, candidates=2, nfe=2), tmp_path / "cache")
-    result = train(variant_named(text).parts[0].method, backbone, data, TrainingSpec(samples=4, batch_size=2), 0, tmp_path)
+    method = variant_named(text).parts[0].method
+    result = train(method, backbone, data, TrainingSpec(samples=4, batch_size=2), 0, tmp_path)
     assert result.status == "done" and np.isfinite(result.seconds)
 
 

@@ -14,13 +14,14 @@ SIZE = (512, 512)
 
 
 def pose():
-    """Nose above neck, right arm straight out to the left of the picture, a right hand of points in a row."""
+    """Nose above neck, right arm straight out to the left of the picture, a right hand whose fingers lie in rows."""
     points = np.zeros((1, 52, 3), np.float32)
     for name, (x, y) in {
         "nose": (256, 100), "neck": (256, 200), "right_shoulder": (200, 200), "right_elbow": (100, 200)
     }.items():  # fmt: skip
         points[0, BODY.index(name)] = (x, y, 1)
-    points[0, 31:52] = [(60 + 10 * n, 400, 1) for n in range(21)]
+    fingers = [(100 + 20 * joint, 340 + 30 * finger, 1) for finger in range(5) for joint in range(1, 5)]
+    points[0, 31:52] = [(60, 400, 1), *fingers]
     return points
 
 
@@ -35,9 +36,10 @@ def test_limbs_joints_and_fingers_have_openposes_colours():
     assert tuple(frame[150, 256]) == dimmed(0, 0, 255)  # the thirteenth limb, between them
     assert tuple(frame[200, 228]) == dimmed(255, 0, 0) and tuple(frame[200, 150]) == dimmed(255, 170, 0)
     assert tuple(frame[400, 60]) == (0, 0, 255)  # a hand's joint
-    first = tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(0, 1, 1))
-    assert tuple(frame[400, 65]) in {first, (0, 0, 255)}
-    assert not frame[300:350].any()
+    for bone, (x, y) in {1: (130, 340), 19: (170, 460)}.items():  # of the thumb, and the last of the little finger
+        hue = colorsys.hsv_to_rgb(bone / 20, 1, 1)
+        assert tuple(frame[y, x]) == tuple(round(255 * channel) for channel in hue)
+    assert not frame[220:330].any()
 
 
 def test_what_is_not_seen_is_not_drawn_and_sizes_are_in_proportion():

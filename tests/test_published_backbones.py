@@ -1,15 +1,13 @@
-"""Backbones of published models: their contract, every method on every one of them, and what is wrong in a sentence."""
+"""Backbones of published models: their contract, and every method on every one of them."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file, save_file
 from tiny import TinyTrack
 
 from halign_bench import registry
@@ -17,15 +15,14 @@ from halign_bench.adapters import remove_adapters
 from halign_bench.conformance import check_class
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask
-from halign_bench.model_choice import ModelChoice
 from halign_bench.plan import variant_named
 from halign_bench.preferences import PreferenceSpec, collect
 from halign_bench.sampling import initial_noise, sample
 from halign_bench.training import TrainingSpec, train
 
-# One step of each; numbers that only say how much.
+# One step of each; numbers that only say how much. Two criteria could cancel in a group of two.
 METHODS = [
-    name if name != "flow-grpo" else "flow-grpo[prompts=1,group=2,steps=2,updates=1]"
+    name if name != "flow-grpo" else "flow-grpo[prompts=1,group=2,steps=2,updates=1,criterion=motion]"
     for name in ("base", "sft", "diffusion-dpo", "tpo", "ipa", "tmm", "kto", "mapo", "rwr", "sdpo", "flow-grpo")
 ]
 
@@ -62,6 +59,10 @@ def test_every_method_trains_a_step_and_its_saved_adapters_give_the_same_sample(
     for text in METHODS:
         method = variant_named(text).parts[0].method
         work = tmp_path / method.name
+        if method.name == "tmm" and not backbone.blocks():
+            with pytest.raises(RequestError, match="goes into the blocks of a network, and cogvideox states none"):
+                train(method, backbone, data, training, 0, work)
+            continue
         result = train(method, backbone, data, training, 0, work)
         assert result.status == "done", (text, result.error)
         trained = sampled(method)
@@ -131,83 +132,6 @@ def test_the_command_runs_on_a_published_model_and_what_it_saves_loads_in_its_pi
     adapters = (out / "records" / record["files"]["adapters"] / "0-sft" / "adapters" / "sft").resolve()
     backbone.pipeline.load_lora_weights(str(adapters))
     assert backbone.pipeline.get_list_adapters()["transformer"] == ["default_0"]
-
-
-# What is wrong with a request, in a sentence.
-
-
-def refusal(folder, name="wan", **more):
-    with pytest.raises(RequestError) as caught:
-        ModelChoice(None if folder is None else str(folder), **more).load(registry.get("backbone", name), "cpu")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def copy(published, tmp_path):
-    return shutil.copytree(published.folder("wan"), tmp_path / "wan")
-
-
-def test_no_model_no_folder_and_no_pipeline_are_said(tmp_path, copy):
-    assert "wan has no weights of its own: say which with --model FOLDER" in refusal(None)
-    assert "no such folder" in refusal(tmp_path / "nothing")
-    (copy / "model_index.json").unlink()
-    assert "no model_index.json there" in refusal(copy)
-
-
-def test_a_hub_id_without_network_is_said(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "neither a folder here nor to be had from the hub" in refusal("nobody/no-such-model")
-
-
-def test_another_model_is_said(published, copy):
-    assert "is a WanPipeline, backbone svd needs a StableVideoDiffusionPipeline" in refusal(copy, "svd")
-    scheduler = copy / "scheduler" / "scheduler_config.json"
-    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "prediction_type": "epsilon"}))
-    assert "predicts epsilon, this backbone's predicts flow_prediction" in refusal(copy)
-
-
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda weights: weights.pop("proj_out.weight"), "1 weights of its transformer are in none of its files"),
-    (lambda weights: weights.update({"proj_out.weight": torch.zeros(3, 24)}), "cannot be read as a WanPipeline"),
-])  # fmt: skip
-def test_missing_and_misshapen_weights_are_said(copy, change, said):
-    file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    change(weights)
-    save_file(weights, file, metadata={"format": "pt"})
-    assert said in refusal(copy)
-
-
-def test_damaged_files_and_missing_shards_are_said(copy):
-    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    assert "vae/diffusion_pytorch_model.safetensors is damaged" in refusal(copy)
-    index = copy / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
-    shard = "diffusion_pytorch_model-00002-of-00002.safetensors"
-    index.write_text(json.dumps({"weight_map": {"proj_out.weight": shard}}))
-    assert f"the shard transformer/{shard} is missing" in refusal(copy)
-
-
-def test_half_precision_files_are_read_as_fp32_on_a_processor(published, copy):
-    for file in copy.glob("*/*.safetensors"):
-        halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(file).items()}
-        save_file(halves, file, metadata={"format": "pt"})
-    backbone = ModelChoice(str(copy), None, tiny_models.FRAMES, tiny_models.SIZE).load(
-        registry.get("backbone", "wan"), "cpu"
-    )
-    assert {p.dtype for p in backbone.denoiser.parameters()} == {torch.float32}
-    assert backbone.base_sha256 != published.load("wan").base_sha256
-
-
-def test_clips_that_a_model_cannot_take_are_said(published):
-    wan, cogvideox = published.folder("wan"), published.folder("cogvideox")
-    assert "--size 40x32: wan takes multiples of 16" in refusal(wan, frames=9, size=(32, 40))
-    assert "takes 1 + 8n frames" in refusal(cogvideox, "cogvideox", frames=13, size=(32, 32))
-    learned = refusal(published.folder("cogvideox-i2v"), "cogvideox", frames=17, size=(32, 32))
-    assert "has learned positions of 9 frames of 32x32" in learned
-    assert "--frames: backbone puppet-dit does not leave that open" in refusal(None, "puppet-dit", frames=9)
 
 
 def test_published_sizes_are_the_models_own(published):

@@ -40,7 +40,8 @@ def test_discrete_steps_are_equally_likely_and_t_0_is_clean():
     alpha, sigma = levels.alpha_sigma(torch.tensor([0.0, 1.0]))
     assert alpha[0] == 1 and sigma[0] == 0
     expected = DDIMScheduler(num_train_timesteps=10, beta_schedule="linear").alphas_cumprod[-1]
-    assert float(alpha[1] ** 2) == pytest.approx(float(expected)) and float(sigma[1] ** 2) == pytest.approx(1 - expected)
+    assert float(alpha[1] ** 2) == pytest.approx(float(expected))
+    assert float(sigma[1] ** 2) == pytest.approx(1 - float(expected))
 
 
 def test_the_last_step_of_a_zero_snr_schedule_is_pure_noise():

@@ -11,65 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_parts import WORDS, clip_processor, clip_tokenizer, clip_vision, t5_encoder, t5_tokenizer
 
 FRAMES, SIZE = 9, (32, 32)
-WORDS = ["a", "person", "talks", "waves", "red", "blue"]
-
-
-def t5_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: n for n, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-    )
-
-
-def clip_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: n for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *WORDS])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|endoftext|>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
-        single="<|startoftext|> $A <|endoftext|>",
-        special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<|endoftext|>", eos_token="<|endoftext|>", bos_token="<|startoftext|>",
-        unk_token="<|endoftext|>", model_max_length=77,
-    )  # fmt: skip
-
-
-def t5_encoder(cls: str = "T5EncoderModel") -> Any:
-    import transformers
-
-    config = {"T5EncoderModel": transformers.T5Config, "UMT5EncoderModel": transformers.UMT5Config}[cls]
-    return getattr(transformers, cls)(config(
-        vocab_size=len(WORDS) + 3, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-    )).eval()  # fmt: skip
-
-
-def clip_vision(size: int = 28, projection: bool = False) -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
-
-    config = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=size,
-        patch_size=14, projection_dim=12,
-    )  # fmt: skip
-    return (CLIPVisionModelWithProjection if projection else CLIPVisionModel)(config).eval()
-
-
-def clip_processor(size: int = 28) -> Any:
-    from transformers import CLIPImageProcessor
-
-    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def wan_vae() -> Any:
@@ -202,8 +146,8 @@ def animatediff() -> Any:
     )
 
 
-def cogvideox(image: bool = False) -> Any:
-    """THUDM/CogVideoX-2b; `image` THUDM/CogVideoX-5b-I2V."""
+def cogvideox(image: bool = False, newer: bool = False) -> Any:
+    """THUDM/CogVideoX-2b; `image` THUDM/CogVideoX-5b-I2V; `newer` THUDM/CogVideoX1.5-5B and its -I2V."""
     from diffusers import (
         AutoencoderKLCogVideoX,
         CogVideoXDDIMScheduler,
@@ -212,21 +156,22 @@ def cogvideox(image: bool = False) -> Any:
         CogVideoXTransformer3DModel,
     )  # fmt: skip
 
+    more = {"patch_size_t": 2, "patch_bias": False, "ofs_embed_dim": 8 if image else None} if newer else {}
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2, attention_head_dim=16, in_channels=8 if image else 4, out_channels=4, time_embed_dim=8,
         text_embed_dim=16, num_layers=2, sample_width=4, sample_height=4, sample_frames=9, patch_size=2,
-        temporal_compression_ratio=4, max_text_seq_length=16, use_rotary_positional_embeddings=image,
-        use_learned_positional_embeddings=image,
+        temporal_compression_ratio=4, max_text_seq_length=16, use_rotary_positional_embeddings=image or newer,
+        use_learned_positional_embeddings=image and not newer, **more,
     ).eval()  # fmt: skip
     vae = AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8), down_block_types=("CogVideoXDownBlock3D",) * 4,
         up_block_types=("CogVideoXUpBlock3D",) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2,
-        temporal_compression_ratio=4, scaling_factor=0.7 if image else 1.15258426, sample_height=32,
-        sample_width=32,
+        temporal_compression_ratio=4, scaling_factor=0.7 if image or newer else 1.15258426, sample_height=32,
+        sample_width=32, invert_scale_latents=image and newer,
     ).eval()  # fmt: skip
     scheduler = CogVideoXDDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True,
-        prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0 if image else 3.0,
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0 if image or newer else 3.0,
         timestep_spacing="trailing",
     )  # fmt: skip
     parts = {
@@ -236,29 +181,13 @@ def cogvideox(image: bool = False) -> Any:
     return (CogVideoXImageToVideoPipeline if image else CogVideoXPipeline)(**parts)
 
 
-def wav2vec2(folder: Path) -> Path:
-    """facebook/wav2vec2-base-960h."""
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    torch.manual_seed(5)
-    Wav2Vec2Model(Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-    )).save_pretrained(folder)  # fmt: skip
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
-
-
 MODELS: dict[str, Callable[[], Any]] = {
     "wan": wan, "wan-i2v": lambda: wan(image=True), "wan-i2v-clip": lambda: wan(image=True, clip=True),
     "wan-vace": wan_vace, "wan-animate": wan_animate, "svd": svd, "animatediff": animatediff, "cogvideox": cogvideox,
-    "cogvideox-i2v": lambda: cogvideox(image=True),
+    "cogvideox-i2v": lambda: cogvideox(image=True), "cogvideox-1.5": lambda: cogvideox(newer=True),
+    "cogvideox-1.5-i2v": lambda: cogvideox(image=True, newer=True),
 }  # fmt: skip
-
-
-BACKBONE = {name: name for name in MODELS} | {
-    "wan-i2v": "wan", "wan-i2v-clip": "wan", "cogvideox-i2v": "cogvideox"
-}  # fmt: skip
+BACKBONE = {name: name.split("-i2v")[0].removesuffix("-1.5") for name in MODELS}
 
 
 def clip(index: int) -> Any:

@@ -8,7 +8,7 @@ the skeleton as OpenPose draws it, each frame encoded by itself, and, with an au
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +47,11 @@ class DiffusersBackbone(Backbone):
         self.pipeline, self.denoiser = pipeline, getattr(pipeline, self.component)
         self.base_sha256, self.device, self.ears = base_sha256, device, ears
         self.prepare()
+        if (takes := self.denoiser.config.in_channels) != (given := self.channels()):
+            raise RequestError(
+                f"backbone {self.name}: the {self.component} takes {takes} channels, and its codec and conditions have "
+                f"{given}"
+            )
         own_frames, own_size = self.own_clip()
         self.frames, self.size = frames or own_frames, size or own_size
         self.check_clip()
@@ -57,22 +62,33 @@ class DiffusersBackbone(Backbone):
         size: tuple[int, int] | None = None, audio_encoder: str | None = None,
     ) -> DiffusersBackbone:  # fmt: skip
         assert checkpoint is not None  # it needs one, and says so
-        folder = _pipelines.find(cls.name, checkpoint, cls.pipelines)
+        index = _pipelines.read_index(checkpoint)
+        if refusal := cls.refusal(index):
+            raise RequestError(f"--model {checkpoint}: {refusal}")
+        ears = None if audio_encoder is None else Wav2Vec2(audio_encoder, device)
+        folder = _pipelines.folder_of(checkpoint)
         # On a GPU as they are published; a processor multiplies in bf16 too where it can, on fp32 weights.
         on_gpu = device.startswith("cuda") and native_precision(device) == "bf16"
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        pipeline = _pipelines.load(folder, dtype, device, cls.component)
-        ears, sources = None, [folder]
-        if audio_encoder is not None:
-            ears = Wav2Vec2(audio_encoder, device)
-            sources += [ears.folder]
+        pipeline = _pipelines.load(folder, index, torch.bfloat16 if on_gpu else torch.float32, device)
+        sources = [folder] if ears is None else [folder, ears.folder]
         return cls(pipeline, _pipelines.digest(*sources), device, frames, size, ears)
+
+    @classmethod
+    def refusal(cls, index: Mapping[str, Any]) -> str | None:
+        """Why a pipeline that says this of itself is none for this backbone, before its weights are fetched."""
+        if (found := index.get("_class_name")) not in cls.pipelines:
+            return f"is a {found}, backbone {cls.name} needs a {' or a '.join(cls.pipelines)}"
+        return None
 
     # What a model says.
 
     def prepare(self) -> None:
         """Sets `codec`, and whatever else follows from the checkpoint alone. Raises RequestError where it is unfit."""
         raise NotImplementedError
+
+    def channels(self) -> int:
+        """Of what the network is given: latents, and what of its condition is stacked on them."""
+        return int(self.codec.channels)
 
     def own_clip(self) -> tuple[int, tuple[int, int]]:
         """(frames, (height, width)) that the model was published for."""
@@ -104,8 +120,6 @@ class DiffusersBackbone(Backbone):
         cell, (height, width) = self.cell(), self.size
         if height % cell or width % cell:
             raise RequestError(f"--size {width}x{height}: {self.name} takes multiples of {cell}")
-        if self.frames < 5 or self.frames % 4 != 1:
-            raise RequestError(f"--frames {self.frames}: a clip has 1 + 4n frames (5, 9, 13, 17, …)")
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         latent_frames = self.slots + 1 + (self.frames - 1) // self.codec.temporal
@@ -174,10 +188,10 @@ class DiffusersBackbone(Backbone):
         assert text is not None
         return text.float()
 
-    def pose(self, clip: Clip) -> np.ndarray:
-        """uint8 `[T, H, W, 3]`, the skeleton as published models know it; black where there is none."""
+    def pose(self, clip: Clip) -> np.ndarray | None:
+        """uint8 `[T, H, W, 3]`, the skeleton as published models know it; None where there is none."""
         if clip.skeleton is None or clip.layout is None:
-            return np.zeros((self.frames, *self.size, 3), np.uint8)
+            return None
         return draw_openpose(clip.skeleton, clip.layout, self.size)
 
     def skeleton_frames(self, clips: Sequence[Clip]) -> Tensor:
@@ -185,12 +199,12 @@ class DiffusersBackbone(Backbone):
         channels, _, height, width = self.latent_shape()
         frames = torch.zeros(len(clips), self.frames, channels, height, width, dtype=torch.half, device=self.device)
         for row, clip in enumerate(clips):
-            if clip.skeleton is not None and clip.layout is not None:
-                frames[row] = self.encoded(self.pose(clip)[:, None])[:, :, 0].half()
+            if (pose := self.pose(clip)) is not None:
+                frames[row] = self.encoded(pose[:, None])[:, :, 0].half()
         return frames
 
-    def references(self, clips: Sequence[Clip]) -> list[Any]:
-        """As pictures of PIL, which image encoders are given."""
+    def pictures(self, clips: Sequence[Clip]) -> list[Any]:
+        """References as images of PIL, which image encoders are given."""
         from PIL import Image
 
         return [Image.fromarray(clip.reference) for clip in clips]

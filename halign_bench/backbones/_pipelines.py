@@ -3,116 +3,119 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
-import warnings
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from halign_bench.errors import RequestError, first_line
+from halign_bench.pretrained import load_whole, quiet
 
-from halign_bench.errors import RequestError
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "model_index.json"  # by which diffusers knows a pipeline's folder
-WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "config.json", "scheduler_config.json")
+HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
+HASHED = ("*.safetensors", "*.bin", "*.safetensors.index.json", "config.json", "scheduler_config.json")
+PRECISE = ("vae", "image_encoder")  # small, and loaded in fp32 by diffusers' own examples
 
 
-def find(backbone: str, model: str | Path, pipelines: Sequence[str]) -> Path:
-    """The folder of a pipeline of one of these classes: `model` itself, or what the hub has under that id.
+def read_index(model: str | Path) -> dict[str, Any]:
+    """What the pipeline in this folder, or on the hub under this id, says of itself: its class and its components.
 
-    A hub id is looked for in the hub's own cache first where there is no network. Raises RequestError.
+    Without a network the hub's own cache is looked into. Raises RequestError.
     """
+    from transformers.utils import cached_file
+
     folder = Path(model)
-    if not folder.is_dir():
-        if folder.exists() or str(model).count("/") != 1 or str(model).startswith((".", "~", "/")):
-            what = "is a file, not a folder" if folder.exists() else "no such folder"
-            raise RequestError(f"--model {model}: {what}")
-        folder = _from_hub(str(model))
-    try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
-    except FileNotFoundError:
+    if folder.is_file():
+        raise RequestError(f"--model {model}: is a file, not a folder")
+    if not folder.is_dir() and not re.fullmatch(HUB_ID, str(model)):
+        raise RequestError(f"--model {model}: no such folder")
+    if folder.is_dir() and not (folder / INDEX).is_file():
         raise RequestError(
             f"--model {model}: no {INDEX} there; give the folder of a whole pipeline, as `save_pretrained` writes it"
-        ) from None
-    except (OSError, ValueError, AttributeError) as problem:
-        raise RequestError(f"--model {model}: its {INDEX} cannot be read ({problem})") from None
-    if found not in pipelines:
-        raise RequestError(f"--model {model}: is a {found}, backbone {backbone} needs a {' or a '.join(pipelines)}")
-    return folder
+        )
+    try:
+        file = folder / INDEX if folder.is_dir() else Path(cached_file(str(model), INDEX) or "")
+    except Exception as problem:  # whatever network and hub raise
+        raise _not_on_the_hub(model, problem) from None
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as problem:
+        raise RequestError(f"--model {model}: its {INDEX} cannot be read ({first_line(problem)})") from None
 
 
-def _from_hub(name: str) -> Path:
+def folder_of(model: str | Path) -> Path:
+    """The folder itself, or that of the hub's cache into which the id's files are fetched. Raises RequestError."""
     from diffusers import DiffusionPipeline
 
+    if Path(model).is_dir():
+        return Path(model)
     try:
-        return Path(DiffusionPipeline.download(name))
-    except Exception as problem:  # whatever network and hub raise
-        raise RequestError(
-            f"--model {name}: neither a folder here nor to be had from the hub ({first_line(problem)})"
-        ) from None
+        return Path(DiffusionPipeline.download(str(model)))
+    except Exception as problem:
+        raise _not_on_the_hub(model, problem) from None
 
 
-def load(folder: Path, dtype: torch.dtype, device: str, component: str) -> Any:
-    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read.
+def _not_on_the_hub(model: str | Path, problem: Exception) -> RequestError:
+    return RequestError(f"--model {model}: neither a folder here nor to be had from the hub ({first_line(problem)})")
 
-    component  whose weights must all be in the files: diffusers fills what is missing with random numbers and goes on
-    """
+
+def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read."""
     import diffusers
 
-    name = json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
+    name = index["_class_name"]
     cls = getattr(diffusers, name, None)
     if cls is None:
         raise RequestError(f"--model {folder}: diffusers {diffusers.__version__} has no {name}; install a newer one")
-    needed = {"ftfy"} if name.startswith("Wan") else set()  # for prompts
-    if missing := sorted(package for package in needed if importlib.util.find_spec(package) is None):
-        raise RequestError(f'{name} needs {", ".join(missing)}: pip install "halign-bench[real]"')
-    check_weights(folder)
-    level = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
+    if name.startswith("Wan") and importlib.util.find_spec("ftfy") is None:  # its prompts go through it
+        raise RequestError(f'{name} needs ftfy: pip install "halign-bench[real]"')
+    check_files(folder)
+    networks = {}
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry[0] in ("diffusers", "transformers") and _weights(folder / part):
+            networks[part] = _network(folder / part, entry[0], entry[1], dtype).to(device)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pipeline = cls.from_pretrained(folder, torch_dtype=dtype)
-    except Exception as problem:  # every component has its own way of saying what is wrong with its files
+        with quiet():
+            pipeline = cls.from_pretrained(folder, **networks)
+    except Exception as problem:  # tokenizers, schedulers, and what has no weights at all
         raise RequestError(f"--model {folder}: cannot be read as a {name} ({first_line(problem)})") from None
-    finally:
-        diffusers.utils.logging.set_verbosity(level)
-    if getattr(pipeline, component) is None:
-        raise RequestError(f"--model {folder}: it has no {component}")
     pipeline.set_progress_bar_config(disable=True)
-    for part, module in pipeline.components.items():
-        if isinstance(module, torch.nn.Module):
-            if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
-                raise RequestError(f"--model {folder}: weights of its {part} are missing")
-            module.to(device).eval().requires_grad_(False)
-    _check_complete(folder, component, getattr(pipeline, component))
     return pipeline
 
 
-def _check_complete(folder: Path, component: str, network: torch.nn.Module) -> None:
-    from safetensors import safe_open
+def _network(folder: Path, library: str, name: str, dtype: torch.dtype) -> Any:
+    import torch
 
-    stored: set[str] = set()
-    for file in (folder / component).glob("*.safetensors"):
-        with safe_open(file, framework="pt") as content:
-            stored.update(content.keys())
-    missing = [name for name, _ in network.named_parameters() if name not in stored]
-    if stored and missing:
-        raise RequestError(
-            f"--model {folder}: {len(missing)} weights of its {component} are in none of its files, among them "
-            f"{missing[0]}"
-        )
+    where = f"--model {folder.parent}: its {folder.name}"
+    cls = getattr(importlib.import_module(library), name, None)
+    if cls is None:
+        raise RequestError(f"{where} is a {name}, which the installed {library} does not have")
+    variant = "fp16" if all(".fp16" in file.name for file in _weights(folder)) else None
+    dtype = torch.float32 if folder.name in PRECISE else dtype
+    return load_whole(cls, folder, where, torch_dtype=dtype, variant=variant)
 
 
-def check_weights(folder: Path) -> None:
+def _weights(folder: Path) -> list[Path]:
+    return sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
+
+
+def check_files(folder: Path) -> None:
     """That every safetensors file in it is whole and every shard is there. Raises RequestError."""
     from safetensors import SafetensorError, safe_open
 
     for index in sorted(folder.glob("*/*.safetensors.index.json")):
-        wanted = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        for shard in sorted(set(wanted.values())):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            where = f"{index.parent.name}/{index.name}"
+            raise RequestError(f"--model {folder}: {where} cannot be read ({first_line(problem)})") from None
+        for shard in sorted(shards):
             if not (index.parent / shard).is_file():
                 raise RequestError(f"--model {folder}: the shard {index.parent.name}/{shard} is missing")
     for file in sorted(folder.glob("*/*.safetensors")):
@@ -130,15 +133,10 @@ def digest(*folders: Path) -> str:
 
     memory, seen = Memory(cache_dir() / "model-hashes.json"), hashlib.sha256()
     for folder in folders:
-        files = {file for pattern in WEIGHTS for file in folder.rglob(pattern)}
+        files = {file for pattern in HASHED for file in folder.rglob(pattern)}
         for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
             seen.update(f"{file.relative_to(folder).as_posix()}\0{memory.sha256(file)}\0".encode())
     return seen.hexdigest()
 
 
-def first_line(problem: Exception) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[0] if lines else type(problem).__name__
-
-
-__all__ = ["digest", "find", "load"]
+__all__ = ["digest", "folder_of", "load", "read_index"]

@@ -17,12 +17,13 @@ from halign_bench.errors import RequestError
 RHO = 7.0  # arXiv 2206.00364, section 3
 
 
-def check_prediction(scheduler: Any, expected: tuple[str, ...], where: str) -> None:
+def check_prediction(scheduler: Any, expected: str, backbone: str) -> None:
     """Raises RequestError where the scheduler is of a model that predicts something else."""
     found = scheduler.config.get("prediction_type", "flow_prediction")
-    if found not in expected:
+    if found != expected:
         raise RequestError(
-            f"{where}: its scheduler is of a model that predicts {found}, this backbone's predicts {expected[0]}"
+            f"backbone {backbone}: the scheduler beside these weights is of a model that predicts {found}, and this "
+            f"one predicts {expected}"
         )
 
 

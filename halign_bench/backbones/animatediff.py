@@ -29,7 +29,7 @@ class AnimateDiff(DiffusersBackbone):
     guidance = 7.5  # of diffusers' pipeline
 
     def prepare(self) -> None:
-        check_prediction(self.pipeline.scheduler, ("epsilon",), self.name)
+        check_prediction(self.pipeline.scheduler, "epsilon", self.name)
         self.pipeline.register_modules(motion_adapter=None)  # its weights are the UNet's, this is a second copy
         self.codec = ImageCodec(self.pipeline.vae)
         self.levels = Discrete(self.pipeline.scheduler)

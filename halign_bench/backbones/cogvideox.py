@@ -36,10 +36,13 @@ class CogVideoX(DiffusersBackbone):
     guidance = 6.0  # of diffusers' pipeline
 
     def prepare(self) -> None:
-        check_prediction(self.pipeline.scheduler, ("v_prediction",), self.name)
+        check_prediction(self.pipeline.scheduler, "v_prediction", self.name)
         self.codec = CogVideoXCodec(self.pipeline.vae)
         self.levels = Discrete(self.pipeline.scheduler)
         self.from_image = type(self.pipeline).__name__ == "CogVideoXImageToVideoPipeline"
+
+    def channels(self) -> int:
+        return super().channels() * (2 if self.from_image else 1)
 
     def own_clip(self) -> tuple[int, tuple[int, int]]:
         config, spatial = self.denoiser.config, self.codec.spatial

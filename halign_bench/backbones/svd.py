@@ -38,9 +38,12 @@ class SVD(DiffusersBackbone):
     guidance = 3.0
 
     def prepare(self) -> None:
-        check_prediction(self.pipeline.scheduler, ("v_prediction",), self.name)
+        check_prediction(self.pipeline.scheduler, "v_prediction", self.name)
         self.codec = ImageCodec(self.pipeline.vae)
         self.levels = Karras(self.pipeline.scheduler)
+
+    def channels(self) -> int:
+        return 2 * super().channels()  # the first frame
 
     def own_clip(self) -> tuple[int, tuple[int, int]]:
         config = self.denoiser.config
@@ -51,7 +54,7 @@ class SVD(DiffusersBackbone):
         return self.codec.spatial * unet_cell(self.denoiser)
 
     def native(self, clips: Sequence[Clip]) -> Condition:
-        images, latents = self.pipeline._encode_image(self.references(clips), self.device, 1, False), []
+        images, latents = self.pipeline._encode_image(self.pictures(clips), self.device, 1, False), []
         for clip in clips:
             image = self.pixels(clip.reference[None, None])
             generator = torch.Generator().manual_seed(derived_seed("noise augmentation", clip.id))

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from halign_bench.backbone import Condition
-from halign_bench.backbones._codecs import WanCodec
-from halign_bench.backbones._diffusers import DiffusersBackbone
-from halign_bench.backbones._wan import STEPS, wan_blocks, wan_clip, wan_prepare, wan_text
-from halign_bench.inserts import Block
+from halign_bench.backbones._wan import WanFamily
 from halign_bench.registry import register
 from halign_bench.track import Clip
 
 
 @register
-class WanAnimate(DiffusersBackbone):
+class WanAnimate(WanFamily):
     """Wan-Animate (arXiv 2509.14055) in its animation mode, one segment.
 
     It is driven by a video of a face beside the skeleton. Here that is the clip's own face, cut out around the nose:
@@ -32,22 +28,14 @@ class WanAnimate(DiffusersBackbone):
     name = "wan-animate"
     summary = "Wan 2.2 Animate, driven by reference, skeleton and the clip's own face; needs --model"
     pipelines = ("WanAnimatePipeline",)
-    parameterisation = "flow"
     guidance = 1.0  # of diffusers' pipeline and of its authors' code: off
     slots = 1
 
-    def prepare(self) -> None:
-        wan_prepare(self)
-        self.codec = WanCodec(self.pipeline.vae)
+    def channels(self) -> int:
+        return 2 * super().channels() + self.codec.temporal  # as image-to-video: a mask of video frames, and a latent
 
     def own_clip(self) -> tuple[int, tuple[int, int]]:
-        return 77, wan_clip(self)[1]
-
-    def cell(self) -> int:
-        return self.codec.spatial * int(self.denoiser.config.patch_size[1])
-
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        return wan_text(self, prompts)
+        return 77, super().own_clip()[1]
 
     def encode_clips(self, clips: Sequence[Clip]) -> Tensor:
         return self.with_references(clips)
@@ -61,13 +49,17 @@ class WanAnimate(DiffusersBackbone):
         for clip in clips:
             image = self.pixels(clip.reference[None, None])[:, :, 0]
             references.append(self.pipeline.prepare_reference_image_latents(image, device=self.device))
-            poses.append(self.pipeline.prepare_pose_latents(self.pixels(self.pose(clip)[None]), device=self.device))
+            poses.append(self.pipeline.prepare_pose_latents(self.pixels(self.drawn(clip)[None]), device=self.device))
         return {
             "reference": torch.cat([torch.cat([row, before], dim=2) for row in references]).float(),
             "skeleton": torch.cat(poses).float(),
-            "image": self.pipeline.encode_image(self.references(clips), self.device).float(),
+            "image": self.pipeline.encode_image(self.pictures(clips), self.device).float(),
             "face": torch.from_numpy(np.stack([self.face(clip) for clip in clips])),
         }
+
+    def drawn(self, clip: Clip) -> np.ndarray:
+        pose = self.pose(clip)
+        return np.zeros((self.frames, *self.size, 3), np.uint8) if pose is None else pose
 
     def face(self, clip: Clip) -> np.ndarray:
         """uint8 `[T, S, S, 3]`: what is around the nose, twice as wide as from there to the neck; black is blank."""
@@ -93,17 +85,9 @@ class WanAnimate(DiffusersBackbone):
     def unconditional(self, condition: Condition) -> Condition:
         return {**super().unconditional(condition), "face": torch.zeros_like(condition["face"])}
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        dtype = self.denoiser.dtype
-        made: Tensor = self.denoiser(
-            hidden_states=torch.cat([x_t, condition["reference"]], dim=1).to(dtype), timestep=t * STEPS,
-            encoder_hidden_states=condition["text"].to(dtype),
-            encoder_hidden_states_image=condition["image"].to(dtype),
-            pose_hidden_states=condition["skeleton"].to(dtype),
-            face_pixel_values=(condition["face"].movedim(-1, 1).float() / 127.5 - 1).to(dtype), return_dict=False,
-        )[0]  # fmt: skip
-        return made
-
-    @staticmethod
-    def blocks_of(denoiser: Any) -> list[Block]:
-        return wan_blocks(denoiser)
+    def inputs(self, x_t: Tensor, condition: Condition) -> dict[str, Tensor]:
+        return {
+            "hidden_states": torch.cat([x_t, condition["reference"]], dim=1),
+            "encoder_hidden_states_image": condition["image"], "pose_hidden_states": condition["skeleton"],
+            "face_pixel_values": condition["face"].movedim(-1, 1).float() / 127.5 - 1,
+        }  # fmt: skip

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from halign_bench.backbone import Condition
-from halign_bench.backbones._codecs import WanCodec
-from halign_bench.backbones._diffusers import DiffusersBackbone
-from halign_bench.backbones._wan import GUIDANCE, STEPS, wan_blocks, wan_clip, wan_prepare, wan_text
-from halign_bench.inserts import Block
+from halign_bench.backbones._wan import WanFamily
+from halign_bench.errors import RequestError
 from halign_bench.registry import register
 from halign_bench.track import Clip
 
 
 @register
-class WanVACE(DiffusersBackbone):
+class WanVACE(WanFamily):
     """VACE (arXiv 2503.07598), the task that its authors call reference and pose to video.
 
     The first latent frame is the reference's slot: it is noised, denoised and then thrown away, as in diffusers. A
@@ -28,22 +25,15 @@ class WanVACE(DiffusersBackbone):
     name = "wan-vace"
     summary = "Wan 2.1 VACE, driven by reference and skeleton, flow matching; needs --model"
     pipelines = ("WanVACEPipeline",)
-    parameterisation = "flow"
-    guidance = GUIDANCE
     slots = 1
 
     def prepare(self) -> None:
-        wan_prepare(self)
-        self.codec = WanCodec(self.pipeline.vae)
-
-    def own_clip(self) -> tuple[int, tuple[int, int]]:
-        return wan_clip(self)
-
-    def cell(self) -> int:
-        return self.codec.spatial * int(self.denoiser.config.patch_size[1])
-
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        return wan_text(self, prompts)
+        super().prepare()
+        takes = self.denoiser.config.vace_in_channels
+        # What is kept, what is made anew, and a mask of each latent cell's pixels.
+        given = 2 * self.codec.channels + self.codec.spatial**2
+        if takes != given:
+            raise RequestError(f"backbone wan-vace: its control branch takes {takes} channels, and there are {given}")
 
     def encode_clips(self, clips: Sequence[Clip]) -> Tensor:
         return self.with_references(clips)
@@ -51,22 +41,14 @@ class WanVACE(DiffusersBackbone):
     def native(self, clips: Sequence[Clip]) -> Condition:
         rows = []
         for clip in clips:
-            drawn = self.pixels(self.pose(clip)[None])
-            control = drawn if clip.skeleton is not None else torch.zeros_like(drawn)
+            pose = self.pose(clip)
+            shape = (1, 3, self.frames, *self.size)
+            control = torch.zeros(shape, device=self.device) if pose is None else self.pixels(pose[None])
             everything = torch.ones_like(control)  # all of it is to be made, nothing is kept
             reference = [[self.pixels(clip.reference[None, None])[0, :, 0]]]
             latents = self.pipeline.prepare_video_latents(control, everything, reference, device=self.device)
             rows.append(torch.cat([latents, self.pipeline.prepare_masks(everything, reference)], dim=1).float())
         return {"control": torch.cat(rows)}
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        dtype = self.denoiser.dtype
-        made: Tensor = self.denoiser(
-            hidden_states=x_t.to(dtype), timestep=t * STEPS, encoder_hidden_states=condition["text"].to(dtype),
-            control_hidden_states=condition["control"].to(dtype), return_dict=False,
-        )[0]  # fmt: skip
-        return made
-
-    @staticmethod
-    def blocks_of(denoiser: Any) -> list[Block]:
-        return wan_blocks(denoiser)
+    def inputs(self, x_t: Tensor, condition: Condition) -> dict[str, Tensor]:
+        return {"hidden_states": x_t, "control_hidden_states": condition["control"]}

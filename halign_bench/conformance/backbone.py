@@ -14,6 +14,7 @@ from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
 from halign_bench.backbone import Backbone, Condition, Parameterisation
 from halign_bench.conformance import Skipped, require
 from halign_bench.conformance.samples import sample_clip
+from halign_bench.errors import RequestError
 from halign_bench.inserts import Addition, Additions, Insert, attach_insert
 from halign_bench.model_choice import ModelChoice
 from halign_bench.track import Clip
@@ -23,7 +24,15 @@ BATCH = 2
 
 class Subject:
     def __init__(self, cls: type[Backbone], choice: ModelChoice | None = None) -> None:
+        """Raises RequestError for a choice of a person's that cannot be loaded: that is no fault of the class."""
         self.cls, self.choice = cls, choice or ModelChoice()
+        if choice is not None or cls.needs_model:
+            try:
+                self.backbone  # noqa: B018  # it is kept
+            except RequestError:
+                raise
+            except Exception:  # the first check says so
+                pass
 
     @cached_property
     def backbone(self) -> Backbone:
