@@ -158,7 +158,8 @@ class TMM(AlignmentMethod):
         from torch import nn
 
         config, width = self.config, max(block.width for block in blocks)
-        features = condition_named(condition, "audio", "features of each video frame's sound").shape[-1]
+        what, instead = "features of each video frame's sound", "; published models hear with --audio-encoder"
+        features = condition_named(condition, "audio", what, instead).shape[-1]
         layers = nn.ModuleDict({
             "project": nn.Sequential(
                 nn.Linear((2 * config.reach + 1) * features, config.hidden), nn.ReLU(),

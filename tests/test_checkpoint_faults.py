@@ -211,11 +211,11 @@ def test_an_audio_encoder_that_is_none(published, tmp_path):
 # On the hub.
 
 
-def conformance(model, **environment):
-    """The command, in a process of its own, since the hub's settings are read when its library is imported."""
+def python(*words, **environment):
+    """In a process of its own, since the hub's settings are read when its library is imported."""
     return subprocess.run(
-        [sys.executable, "-m", "halign_bench", "conformance", "wan", "--model", model, "--frames=9", "--size=32x32"],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, *words], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
 
 
@@ -224,7 +224,8 @@ def conformance(model, **environment):
     pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, marks=pytest.mark.slow),  # the hub tries six times
 ])  # fmt: skip
 def test_a_hub_id_without_network(tmp_path, environment):
-    done = conformance("nobody/no-such-model", HF_HOME=str(tmp_path), **environment)
+    command = ("-m", "halign_bench", "conformance", "wan", "--model", "nobody/no-such-model")
+    done = python(*command, HF_HOME=str(tmp_path), **environment)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     said = done.stderr
     assert "--model nobody/no-such-model: neither a folder here nor to be had from the hub" in " ".join(said.split())
@@ -235,5 +236,9 @@ def test_a_hub_id_that_was_fetched_before_needs_no_network(published, tmp_path):
     shutil.copytree(published.folder("wan"), repository / "snapshots" / "0123abcd")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123abcd")
-    done = conformance("somebody/tiny-wan", HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert "encodes to its latent shape" in done.stdout, done.stdout + done.stderr
+    code = (
+        "from halign_bench.backbones._pipelines import folder_of, read_index\n"
+        "print(read_index('somebody/tiny-wan')['_class_name'], folder_of('somebody/tiny-wan'))"
+    )
+    done = python("-c", code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert done.stdout.split() == ["WanPipeline", str(repository / "snapshots" / "0123abcd")], done.stderr

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_models
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from test_pipelines import STEPS, flow_scheduler, theirs
 from tiny import TinyTrack
 
-from halign_bench import registry
-from halign_bench.adapters import attach, attach_lora, save_adapters
+from halign_bench.adapters import attach_lora, save_adapters
 from halign_bench.at_home import from_pretrained
-from halign_bench.conformance import check_class
 from halign_bench.errors import RequestError
-from halign_bench.model_choice import ModelChoice
 from halign_bench.plan import variant_named
 from halign_bench.preferences import PreferenceSpec, collect
 from halign_bench.sampling import derived_seed, initial_noise, sample
@@ -121,6 +115,27 @@ def test_the_snippets_for_a_lora_and_for_the_two_experts_sample_as_the_harness_d
         assert changed(backbone, condition, noise, ours, 3.0)
 
 
+@pytest.mark.parametrize("name", ["cogvideox", "animatediff"])
+def test_experts_change_in_pipelines_that_count_from_0_as_the_document_says(published, name, tmp_path):
+    backbone, plain = published.load(name), published.load(name)
+    for number, expert in enumerate(("tpo-motion", "tpo-fidelity")):
+        lora(backbone, expert, 10 * number)
+        save_adapters(backbone.denoiser, [expert], tmp_path / expert, backbone.component)
+        plain.pipeline.load_lora_weights(str(tmp_path / expert / expert), adapter_name=expert)
+    wan, counted = "following[0] / pipe.scheduler.config.num_train_timesteps", "(following[0] + 1) / 1000"
+    assert counted in (DOCS / "models.md").read_text()
+    (code,) = re.findall(r"def next_expert.*?return tensors\n", block("next_expert").replace(wan, counted), re.DOTALL)
+    exec(code, names := {})
+    noise, condition = initial_noise(backbone, [CLIP.id], 0), backbone.condition([CLIP])
+    ours = sample(backbone, condition, noise, nfe=2 * STEPS, guidance=3.0, active=variant_named("tpo").active_adapters)
+    plain.pipeline.set_adapters("tpo-motion")
+    made = theirs(plain, CLIP, noise, 3.0, callback_on_step_end=names["next_expert"])
+    scale = float(ours.abs().max())
+    torch.testing.assert_close(made.float() / scale, ours / scale, rtol=1e-5, atol=1e-5)
+    plain.pipeline.set_adapters("tpo-motion")
+    assert float((theirs(plain, CLIP, noise, 3.0) - ours).abs().max()) > 1e-3 * scale  # without the change
+
+
 def test_the_snippet_for_svd_samples_as_the_harness_does(published, tmp_path):
     backbone = published.load("svd")
     lora(backbone, "diffusion-dpo", 1)
@@ -161,18 +176,27 @@ def test_the_snippet_for_tmm_samples_as_the_harness_does_with_guidance(published
     assert float((ours - base).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["cogvideox", "animatediff", "wan-vace"])
+@pytest.mark.parametrize("name", ["cogvideox", pytest.param("animatediff", marks=pytest.mark.slow), "wan-vace"])
 def test_tmms_modules_work_in_other_pipelines_too(published, name, tmp_path):
     backbone, plain = published.load(name), published.load(name)
     _, adapters = trained_tmm(backbone, tmp_path)
     noise, condition = initial_noise(backbone, [CLIP.id], 0), backbone.condition([CLIP])
-    ours = sample(backbone, condition, noise, nfe=2 * STEPS, guidance=3.0, active=lambda t: ["tmm-skeleton"])
-    module = from_pretrained(adapters / "tmm-skeleton", plain.denoiser)
-    with module.at_work({"skeleton_frames": condition["skeleton_frames"]}):
-        made = theirs(plain, CLIP, noise, 3.0)
-    scale = float(ours.abs().max())
-    torch.testing.assert_close(made.float() / scale, ours / scale, rtol=1e-5, atol=1e-5)
-    assert float((ours - sample(backbone, condition, noise, nfe=2 * STEPS, guidance=3.0)).abs().max()) > 1e-4 * scale
+    names = ("tmm-audio", "tmm-skeleton")
+    audio, skeleton = (from_pretrained(adapters / adapter, plain.denoiser) for adapter in names)
+    heard, seen = ({key: condition[key]} for key in ("audio", "skeleton_frames"))
+
+    def ours(*active):
+        return sample(backbone, condition, noise, nfe=2 * STEPS, guidance=3.0, active=lambda t: active)
+
+    scale = float(ours().abs().max())
+    with skeleton.at_work(seen):
+        alone = theirs(plain, CLIP, noise, 3.0).float() / scale
+        with audio.at_work(heard):
+            both = theirs(plain, CLIP, noise, 3.0).float() / scale
+    torch.testing.assert_close(alone, ours("tmm-skeleton") / scale, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(both, ours(*names) / scale, rtol=1e-5, atol=1e-5)
+    for first, second in ((both, alone), (alone, ours() / scale)):
+        assert float((first - second).abs().max()) > 1e-4
 
 
 def test_a_module_for_another_network_and_an_empty_folder_are_refused(published, tmp_path):
@@ -184,46 +208,3 @@ def test_a_module_for_another_network_and_an_empty_folder_are_refused(published,
         from_pretrained(adapters / "tmm-audio", other)
     with pytest.raises(RequestError, match="no module of a method's own"):
         from_pretrained(tmp_path, backbone.denoiser)
-
-
-# A user's own model.
-
-
-@pytest.fixture
-def own_model(tmp_path):
-    file = DOCS / "own_model.py"
-    assert len(file.read_text().splitlines()) < 60
-    spec = importlib.util.spec_from_file_location("own_model", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    torch.manual_seed(0)
-    save_file(module.network().state_dict(), tmp_path / "weights.safetensors")
-    yield module.MyModel, tmp_path / "weights.safetensors"
-    registry._registered.pop(("backbone", "my-model"))
-
-
-def test_the_example_of_ones_own_model_keeps_the_contract(own_model):
-    cls, weights = own_model
-    checks = check_class("backbone", cls, ModelChoice(str(weights), frames=9, size=(32, 32)))
-    assert not [check for check in checks if check.status == "failed"]
-    with pytest.raises(RequestError, match="say which with --model"):
-        ModelChoice().load(cls, "cpu")
-
-
-@pytest.mark.parametrize("text", ["diffusion-dpo", "tpo", "ipa", "kto"])
-def test_methods_train_the_example_of_ones_own_model(own_model, tmp_path, text):
-    cls, weights = own_model
-    backbone = ModelChoice(str(weights), frames=9, size=(32, 32)).load(cls, "cpu")
-    track = TinyTrack(frames=9, size=(32, 32), prompts=4)
-    data = collect(backbone, track, PreferenceSpec(prompts=4, candidates=2, nfe=2), tmp_path / "cache")
-    method = variant_named(text).parts[0].method
-    result = train(method, backbone, data, TrainingSpec(samples=4, batch_size=2), 0, tmp_path)
-    assert result.status == "done" and np.isfinite(result.seconds)
-
-
-def test_attaching_tmm_to_a_model_without_blocks_is_refused(own_model):
-    cls, weights = own_model
-    backbone = ModelChoice(str(weights), frames=9, size=(32, 32)).load(cls, "cpu")
-    stage = variant_named("tmm").parts[0].method.stages()[0]
-    with pytest.raises(RequestError, match="my-model states none"):
-        attach(backbone, stage, backbone.condition([CLIP]), 2, 2.0, 0)

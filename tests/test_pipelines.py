@@ -30,11 +30,11 @@ def flow_scheduler(shift: float) -> Any:
     return Even(shift=shift)
 
 
-def theirs(backbone: Any, clip: Any, noise: torch.Tensor, guidance: float, output: str = "latent") -> Any:
+def theirs(backbone: Any, clip: Any, noise: torch.Tensor, guidance: float, output: str = "latent", **more: Any) -> Any:
     """Latents of the model's own pipeline, as the harness arranges them; or with `output` "np" its video."""
     pipe, name = backbone.pipeline, backbone.name
     reference = Image.fromarray(clip.reference)
-    common = {"height": SIZE[0], "width": SIZE[1], "num_inference_steps": STEPS, "output_type": output}
+    common = {"height": SIZE[0], "width": SIZE[1], "num_inference_steps": STEPS, "output_type": output, **more}
     if name == "svd":
         levels = backbone.levels.edm_sigma(torch.linspace(1, 0, STEPS + 1))
         generator = torch.Generator().manual_seed(derived_seed("noise augmentation", clip.id))

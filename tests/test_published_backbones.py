@@ -12,6 +12,7 @@ from tiny import TinyTrack
 
 from halign_bench import registry
 from halign_bench.adapters import remove_adapters
+from halign_bench.backbones import _pipelines
 from halign_bench.conformance import check_class
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask
@@ -25,6 +26,9 @@ METHODS = [
     name if name != "flow-grpo" else "flow-grpo[prompts=1,group=2,steps=2,updates=1,criterion=motion]"
     for name in ("base", "sft", "diffusion-dpo", "tpo", "ipa", "tmm", "kto", "mapo", "rwr", "sdpo", "flow-grpo")
 ]
+
+
+QUICK = ("wan", "wan-animate", "svd", "cogvideox")  # a transformer with slots and without, a UNet, one joint attention
 
 
 @pytest.mark.parametrize("name", tiny_models.MODELS)
@@ -42,7 +46,9 @@ def test_all_methods_are_in_the_list():
     assert sorted(name.partition("[")[0] for name in METHODS) == registry.names("method")
 
 
-@pytest.mark.parametrize("name", tiny_models.MODELS)
+@pytest.mark.parametrize("name", [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in tiny_models.MODELS
+])  # fmt: skip
 def test_every_method_trains_a_step_and_its_saved_adapters_give_the_same_sample(published, name, tmp_path):
     backbone = published.load(name)
     track = TinyTrack(frames=backbone.frames, size=backbone.size, prompts=4)
@@ -68,9 +74,29 @@ def test_every_method_trains_a_step_and_its_saved_adapters_give_the_same_sample(
         trained = sampled(method)
         assert torch.equal(trained, base) == (method.name == "base"), text
         remove_adapters(backbone.denoiser)
-        assert torch.equal(sample(backbone, condition, noise, nfe=4, guidance=backbone.guidance), base), text
         assert train(method, backbone, data, training, 0, work) == result, text  # only loads what is there
         assert torch.equal(sampled(method), trained), text
+        remove_adapters(backbone.denoiser)
+    assert torch.equal(sample(backbone, condition, noise, nfe=4, guidance=backbone.guidance), base)
+
+
+@pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_in_half_precision_as_on_a_gpu_it_samples_and_trains_alike(published, name, tmp_path):
+    cls, folder = registry.get("backbone", tiny_models.BACKBONE[name]), published.folder(name)
+    pipeline = _pipelines.load(folder, _pipelines.read_index(folder), torch.bfloat16, "cpu")
+    half, full = cls(pipeline, "0" * 64, "cpu", tiny_models.FRAMES, tiny_models.SIZE), published.load(name)
+    half.precision = "bf16"
+    assert half.denoiser.dtype == torch.bfloat16 and half.pipeline.vae.dtype == torch.float32
+    clip = tiny_models.clip(1)
+    noise = initial_noise(half, [clip.id], 0)
+    made, expected = (sample(backbone, backbone.condition([clip]), noise, nfe=4) for backbone in (half, full))
+    assert 0 < float((made - expected).std() / expected.std()) < 0.05
+    if name in QUICK:
+        track = TinyTrack(frames=half.frames, size=half.size, prompts=4)
+        spec = PreferenceSpec(prompts=4, candidates=2, nfe=1, shift=half.shift)
+        data = collect(half, track, spec, tmp_path / "cache")
+        method = variant_named("diffusion-dpo").parts[0].method
+        assert train(method, half, data, TrainingSpec(samples=2, batch_size=2, rank=2), 0, tmp_path).status == "done"
 
 
 def test_slots_hold_the_reference_and_are_neither_video_nor_hand(published):
