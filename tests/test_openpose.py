@@ -6,7 +6,7 @@ import colorsys
 
 import numpy as np
 
-from halign_bench.openpose import DIMMED, draw_openpose
+from halign_bench.openpose import DIMMED, animate_brush, draw_openpose, dwpose_brush
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.tracks.puppet.body import BODY, LAYOUT
 
@@ -26,7 +26,7 @@ def pose():
 
 
 def test_limbs_joints_and_fingers_have_openposes_colours():
-    (frame,) = draw_openpose(pose(), LAYOUT, SIZE)
+    (frame,) = draw_openpose(pose(), LAYOUT, SIZE, dwpose_brush(SIZE))
     assert frame.shape == (*SIZE, 3) and frame.dtype == np.uint8
 
     def dimmed(*colour):
@@ -45,18 +45,30 @@ def test_limbs_joints_and_fingers_have_openposes_colours():
 def test_what_is_not_seen_is_not_drawn_and_sizes_are_in_proportion():
     points = pose()
     points[0, BODY.index("right_elbow"), 2] = 0.1
-    (frame,) = draw_openpose(points, LAYOUT, SIZE)
+    (frame,) = draw_openpose(points, LAYOUT, SIZE, dwpose_brush(SIZE))
     assert not frame[190:210, 80:160].any() and frame[195:205, 195:205].any()
     points = pose()
     points[..., :2] /= 4
-    (small,) = draw_openpose(points, LAYOUT, (128, 128))
-    (large,) = draw_openpose(pose(), LAYOUT, SIZE)
+    (small,) = draw_openpose(points, LAYOUT, (128, 128), dwpose_brush((128, 128)))
+    (large,) = draw_openpose(pose(), LAYOUT, SIZE, dwpose_brush(SIZE))
     assert 0.7 < (small.any(-1).mean() / large.any(-1).mean()) < 1.5
+
+
+def test_wan_animates_lines_are_thin_and_its_threshold_high():
+    """Where its own code (480 and 720 pixels) has limbs of 2 and 4 pixels and joints of radius 1 and 2."""
+    for size, width in (((480, 832), 2), ((720, 1280), 4)):
+        (frame,) = draw_openpose(pose(), LAYOUT, size, animate_brush(size))
+        limb = frame[:, 150].any(-1)  # across the upper arm
+        assert abs(int(limb[190:210].sum()) - width) <= 1
+    faint = pose()
+    faint[..., 2] = 0.5
+    assert not draw_openpose(faint, LAYOUT, SIZE, animate_brush(SIZE)).any()
+    assert draw_openpose(faint, LAYOUT, SIZE, dwpose_brush(SIZE)).any()
 
 
 def test_the_puppet_is_drawn_where_it_stands():
     clip = PuppetTrack().clip("eval", 0)
-    frames = draw_openpose(clip.skeleton, clip.layout, (64, 64))
+    frames = draw_openpose(clip.skeleton, clip.layout, (64, 64), dwpose_brush((64, 64)))
     assert frames.shape == clip.video.shape
     for frame, points in zip(frames, clip.skeleton, strict=True):
         x, y = points[BODY.index("neck"), :2].round().astype(int)

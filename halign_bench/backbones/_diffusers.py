@@ -21,7 +21,7 @@ from halign_bench.backbone import Backbone, Condition, native_precision
 from halign_bench.backbones import _pipelines
 from halign_bench.errors import RequestError
 from halign_bench.inserts import Block
-from halign_bench.openpose import draw_openpose
+from halign_bench.openpose import draw_openpose, dwpose_brush
 from halign_bench.track import Clip
 from halign_bench.wav2vec2 import Wav2Vec2
 
@@ -38,6 +38,7 @@ class DiffusersBackbone(Backbone):
     component = "transformer"
     needs_model = True
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")  # as diffusers' own LoRA scripts
+    brush = staticmethod(dwpose_brush)  # that skeletons are drawn with
     codec: Any
 
     def __init__(
@@ -192,7 +193,7 @@ class DiffusersBackbone(Backbone):
         """uint8 `[T, H, W, 3]`, the skeleton as published models know it; None where there is none."""
         if clip.skeleton is None or clip.layout is None:
             return None
-        return draw_openpose(clip.skeleton, clip.layout, self.size)
+        return draw_openpose(clip.skeleton, clip.layout, self.size, self.brush(self.size))
 
     def skeleton_frames(self, clips: Sequence[Clip]) -> Tensor:
         """`[B, T, C, h, w]`, half precision: methods that fold frames read it, and it is as large as four clips."""

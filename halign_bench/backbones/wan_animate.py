@@ -10,6 +10,7 @@ from torch import Tensor
 
 from halign_bench.backbone import Condition
 from halign_bench.backbones._wan import WanFamily
+from halign_bench.openpose import animate_brush
 from halign_bench.registry import register
 from halign_bench.track import Clip
 
@@ -30,6 +31,7 @@ class WanAnimate(WanFamily):
     pipelines = ("WanAnimatePipeline",)
     guidance = 1.0  # of diffusers' pipeline and of its authors' code: off
     slots = 1
+    brush = staticmethod(animate_brush)
 
     def channels(self) -> int:
         return 2 * super().channels() + self.codec.temporal  # as image-to-video: a mask of video frames, and a latent
@@ -62,7 +64,10 @@ class WanAnimate(WanFamily):
         return np.zeros((self.frames, *self.size, 3), np.uint8) if pose is None else pose
 
     def face(self, clip: Clip) -> np.ndarray:
-        """uint8 `[T, S, S, 3]`: what is around the nose, twice as wide as from there to the neck; black is blank."""
+        """uint8 `[T, S, S, 3]`: what is around the nose, as wide as from there to the neck; black is blank.
+
+        That is about the box around a grown-up's facial landmarks, a little enlarged, that its authors cut out.
+        """
         from PIL import Image
 
         side = int(self.denoiser.config.motion_encoder_size)
@@ -71,7 +76,7 @@ class WanAnimate(WanFamily):
             return made
         nose, neck = (clip.skeleton[:, clip.layout.body.index(joint), :2] for joint in ("nose", "neck"))
         for frame, (place, reach) in enumerate(zip(nose, np.linalg.norm(neck - nose, axis=-1), strict=True)):
-            box = (*(place - reach), *(place + reach))
+            box = (*(place - reach / 2), *(place + reach / 2))
             made[frame] = np.asarray(Image.fromarray(clip.video[frame]).resize((side, side), box=self.within(box)))
         return made
 
