@@ -19,8 +19,8 @@ class WanVACE(WanFamily):
     """VACE (arXiv 2503.07598), the task that its authors call reference and pose to video.
 
     The first latent frame is the reference's slot: it is noised, denoised and then thrown away, as in diffusers. A
-    clip without a skeleton has the grey control video of the pipeline's default. VACE's own preprocessing draws body and
-    face by DWPose; tracks have no facial landmarks but hands, which are drawn by DWPose's rule too.
+    clip without a skeleton has the grey control video of the pipeline's default. VACE's own preprocessing draws body
+    and face by DWPose; tracks have no facial landmarks but hands, which are drawn by DWPose's rule too.
     """
 
     name = "wan-vace"

@@ -140,7 +140,8 @@ class ToyBackbone(Backbone):
         reference = condition["reference"].expand(-1, -1, x_t.shape[2], -1, -1)
         stacked = torch.cat([x_t, condition["skeleton"], reference, level, loudness], dim=1).movedim(1, -1)
         layers: Any = self.denoiser
-        hidden = torch.tanh(layers["to_q"](stacked))
-        hidden = hidden + layers["attention"](layers["norm"](hidden.flatten(1, 3))).reshape(hidden.shape)
-        prediction: torch.Tensor = layers["to_v"](layers["feed_forward"](hidden)).movedim(-1, 1)
+        places = torch.tanh(layers["to_q"](stacked))
+        hidden = places.flatten(1, 3)  # tokens, frame by frame
+        hidden = layers["feed_forward"](hidden + layers["attention"](layers["norm"](hidden)))
+        prediction: torch.Tensor = layers["to_v"](hidden.reshape(places.shape)).movedim(-1, 1)
         return prediction
