@@ -89,7 +89,8 @@ def _root(
   halign-bench run --methods diffusion-dpo,sft
   halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
   halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
-  halign-bench run --methods sft --track clips --data videos/ --profile smoke"""
+  halign-bench run --methods sft --track clips --data videos/ --profile smoke
+  halign-bench run --methods diffusion-dpo --preferences labels.jsonl"""
 )
 def run(
     methods: Annotated[
@@ -117,6 +118,10 @@ def run(
             "--set", help="A number of a method, wherever it stands in --methods.", metavar="METHOD.KEY=VALUE"
         ),
     ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(help="Train on these labels (.jsonl, .parquet), not on the track's annotator's.", metavar="FILE"),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR")
     ] = Path("runs/latest"),
@@ -136,6 +141,8 @@ def run(
     registry.check("backbone", backbone)
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+    if preferences is not None and not preferences.is_file():
+        raise RequestError(f"--preferences {preferences}: {'not a file' if preferences.exists() else 'no such file'}")
 
     from halign_bench.plan import RunRequest
     from halign_bench.runner import run as run_benchmark
@@ -143,6 +150,7 @@ def run(
     request = RunRequest(
         methods=methods, track=track, backbone=backbone, data=data, profile=profile, seeds=seed_list, nfe=nfe_list,
         overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
+        preferences=preferences,
     )  # fmt: skip
     return run_benchmark(request)
 

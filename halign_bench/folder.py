@@ -85,13 +85,17 @@ class RunFolder:
         """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
         from halign_bench.atomic import atomic_write
 
-        document = self._read_manifest() if self.manifest.exists() else None
-        if document is None:
+        self.check_claim(protocol)
+        if not self.manifest.exists():
             document = {
                 "schema": SCHEMA, "protocol_hash": protocol.sha256, "protocol": protocol.model_dump(mode="json")
             }  # fmt: skip
             atomic_write(self.manifest, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        elif document["protocol_hash"] != protocol.sha256:
+
+    def check_claim(self, protocol: Protocol) -> None:
+        """Raises `RequestError` when the folder is tied to another protocol."""
+        document = self._read_manifest() if self.manifest.exists() else None
+        if document is not None and document["protocol_hash"] != protocol.sha256:
             differing = protocol.differences(document["protocol"])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise RequestError(

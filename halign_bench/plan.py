@@ -34,6 +34,7 @@ class RunRequest:
     executor: str = "local"
     device: str = "auto"
     json: bool = False
+    preferences: Path | None = None
 
 
 @dataclass(frozen=True)
