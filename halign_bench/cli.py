@@ -25,6 +25,7 @@ from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
@@ -59,6 +60,7 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
+app.add_typer(prefs, name="prefs")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)

@@ -33,7 +33,7 @@ def pair(clip: str = "tiny/prompts/000", left: Any = "a.mp4", right: Any = "b.mp
 
 
 def labelled(folder: Path, prompts: int = 8, **fields: Any) -> Path:
-    """A whole file: one pair for each prompt of the tiny track, the left one better in motion, the right in fidelity."""
+    """One pair for each prompt of the tiny track: the left one better in motion, every second right one in fidelity."""
     lines = []
     for number in range(prompts):
         names = [video(folder / "videos" / f"{number}-{side}.mp4", 2 * number + side).name for side in (0, 1)]

@@ -43,8 +43,8 @@ def test_pairs_and_single_videos_with_their_line_numbers():
         ("[1]", "line 1, line: is no JSON object; write one object a line"),
         ('{"clip": "a", "clip": "b"}', "line 1, clip: stands twice; keep one"),
         ("[" * 100_000, "line 1, line: is nested too deep"),
-        (pair(lables={}), "lables: is no field here, which are clip, condition, session, annotator, left, right, labels; "
-                          "did you mean labels?"),
+        (pair(lables={}), "lables: is no field here, which are clip, condition, session, annotator, left, right, "
+                          "labels; did you mean labels?"),
         (pair(labels={}), "labels: is empty; give at least one criterion"),
         (pair(labels={"motion": "lft"}), "labels.motion: \"lft\" is no label; write 'left', 'right' or 'tie'"),
         (pair(labels={"Motion": "left"}), 'labels: "Motion" is no name of a criterion'),

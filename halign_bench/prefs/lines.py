@@ -217,7 +217,7 @@ def _json_lines(content: bytes, problems: list[Problem]) -> Iterator[tuple[int, 
             text = f"is no JSON (column {error.colno}: {error.msg}); write one JSON object a line"
             problems.append(Problem(number, "line", text))
         except (ValueError, RecursionError):
-            problems.append(Problem(number, "line", "is nested too deep, or has too long a number; write a plain object"))
+            problems.append(Problem(number, "line", "is nested too deep, or has too long a number; simplify it"))
 
 
 class _TwiceError(Exception):
