@@ -62,7 +62,10 @@ class PreferenceSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Row i says: of prompt `prompt[i]`, candidate `winner[i]` beats `loser[i]` by `margin[i]` standard deviations."""
+    """Row i says: of prompt `prompt[i]`, candidate `winner[i]` beats `loser[i]` by `margin[i]` standard deviations.
+
+    A margin of 1 each where people said so.
+    """
 
     prompt: list[int]
     winner: list[int]
@@ -77,7 +80,7 @@ class Pairs:
 class Examples:
     """Latents to learn from without pairs: candidate `candidate[i]` of prompt `prompt[i]`; None is the real clip.
 
-    reward  standardised score of each; None for real clips
+    reward  standardised score of each, or what people's labels say in [-1, 1]; None for real clips
     """
 
     prompt: list[int]

@@ -81,10 +81,9 @@ def test_the_order_of_items_and_annotators_does_not_matter(pairs, random):
 
 
 def test_what_cannot_be_computed_has_a_reason_and_is_not_0():
-    assert cohen_kappa([], []).reason == "no pairs that all of them labelled; at least 2 are needed"
-    assert cohen_kappa(["left"], ["left"]) == kappa.Kappa(
-        None, 1.0, 1, "1 pair that all of them labelled; at least 2 are needed"
-    )
+    assert cohen_kappa([], []).reason == "no pairs to compare; at least 2 are needed"
+    alone = kappa.Kappa(None, 1.0, 1, "1 pair to compare; at least 2 are needed")
+    assert cohen_kappa(["left"], ["left"]) == alone
     assert fleiss_kappa([]).value is None and fleiss_kappa([["left", "left"]]).value is None
     alike = fleiss_kappa([["tie"] * 3] * 5)
     assert alike.value is None and alike.observed == 1.0 and "same label throughout" in alike.reason

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefs_files import pair
 
@@ -125,6 +125,7 @@ criterion = st.from_regex(r"\A[a-z][a-z0-9_-]{0,10}\Z")
 name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), json_value))
 def test_any_object_is_a_line_or_has_problems_and_never_both(document):
     line, problems = parse_line(document)
@@ -134,6 +135,7 @@ def test_any_object_is_a_line_or_has_problems_and_never_both(document):
         assert parse_line(json.loads(line.model_dump_json())) == (line, [])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_lines_or_one_error(content):
     try:
@@ -142,6 +144,7 @@ def test_any_bytes_are_lines_or_one_error(content):
         assert str(problem).startswith("labels.jsonl")
 
 
+@settings(deadline=None)
 @given(
     name, st.lists(name, min_size=2, max_size=2, unique=True), st.none() | name,
     st.dictionaries(criterion, st.sampled_from(["left", "right", "tie"]), min_size=1, max_size=4),

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from prefs_files import video
 from halign_bench.errors import RequestError, RunLocked
 from halign_bench.prefs import answers, server
 from halign_bench.prefs.answers import AnswerLog, answers_path, read_all, standing
+from halign_bench.prefs.labelling import label
 from halign_bench.prefs.session import MANIFEST, read_session
 from halign_bench.prefs.sitting import Sitting
 
@@ -301,6 +303,24 @@ def test_an_answer_that_cannot_be_written_is_not_counted_and_leaves_no_trace(ses
         assert answers_path(session, "kim").read_bytes() == before
         assert page.answer(2).json["answered"] == 2
     assert len(labels(session)) == 2
+
+
+def test_after_the_end_of_a_sitting_nothing_is_written(session):
+    with serving(session) as (page, running):
+        page.answer(1)
+    with pytest.raises(OSError):
+        running.sitting.answer(0, "fidelity", 1, 1.0)
+    assert len(labels(session)) == 1 and running.sitting.state()["answered"] == 1
+
+
+def test_a_port_in_use_and_a_session_without_its_videos_are_told(session):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError, match=f"--port {port}: cannot be used"):
+            label(session, "kim", port, browser=False)
+    (session / "videos" / "00001-0.mp4").unlink()
+    with pytest.raises(RequestError, match=r"1 of its videos are missing, 00001-0\.mp4 first"):
+        label(session, "kim", 0, browser=False)
 
 
 def start(session: Path, annotator: str) -> tuple[subprocess.Popen[str], Page]:

@@ -132,6 +132,7 @@ class AnswerLog:
                 yield log
             finally:
                 os.close(log._file)
+                log._file = -1  # a page that is still open is told so, and writes into no other file
         finally:
             lock.release()
 

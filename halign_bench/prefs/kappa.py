@@ -74,7 +74,7 @@ def fleiss_kappa(items: Sequence[Sequence[Hashable]]) -> Kappa:
 
 def too_few(items: int) -> str:
     """Why so few items give no κ."""
-    return f"{items or 'no'} pair{'s' if items != 1 else ''} that all of them labelled; at least 2 are needed"
+    return f"{items or 'no'} pair{'s' if items != 1 else ''} to compare; at least 2 are needed"
 
 
 def _kappa(observed: float, expected: float, only_one_label: bool, items: int) -> Kappa:

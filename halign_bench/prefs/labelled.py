@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from halign_bench.decoding import MediaError
 from halign_bench.errors import RequestError
 from halign_bench.loading import annotator_if_any
@@ -66,7 +68,7 @@ class LabelledSet(PreferenceSet):
 
 def protocol_of(file: PreferenceFile) -> dict[str, Any]:
     """What a run's protocol says of its preferences: contents, not places. Raises RequestError."""
-    return {"format": FORMAT, "file_sha256": file.sha256, "contents_sha256": file.contents(), "heldout": HELDOUT}
+    return {"format": FORMAT, "file_sha256": file.sha256, "contents_sha256": file.contents_sha256, "heldout": HELDOUT}
 
 
 def load(
@@ -112,7 +114,13 @@ class _Loader:
 
     def _drawn(self, session: Session) -> PreferenceSet:
         """The candidates of a session: from the cache, or sampled again from their noise."""
-        spec = PreferenceSpec.model_validate(session.sources["spec"])
+        try:
+            spec = PreferenceSpec.model_validate(session.sources.get("spec"))
+        except ValidationError:
+            raise RequestError(
+                f"{session.folder}: its manifest does not say how it was sampled; make it again with `halign-bench "
+                "prefs sample`, or name video files"
+            ) from None
         annotator = annotator_if_any(self.track)
         ours, theirs = sources_of(self.backbone, self.track, annotator, spec), session.sources
         if key_of(ours) != session.key:

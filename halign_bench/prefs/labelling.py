@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -29,10 +30,11 @@ def label(folder: Path, annotator: str, port: int, browser: bool) -> int:
         with server:
             print(server.url, flush=True)
             print("open this address, and stop with Ctrl-C; every answer is kept at once", file=sys.stderr)
-            if browser:
-                webbrowser.open(server.url)
+            if browser:  # beside: one of a terminal does not return before it is closed
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
+            server.turn.acquire()  # an answer that is being kept is kept whole, and no other one begins
         state = sitting.state()
         rest = "" if state["next"] is None else "; the same command goes on from there"
         print(f"\n{state['answered']} of {state['questions']} answers of {annotator} are kept{rest}", file=sys.stderr)

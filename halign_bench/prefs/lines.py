@@ -87,7 +87,7 @@ def refuse(path: Path, problems: list[Problem]) -> NoReturn:
     """One RequestError with all of them, or the first few and how many more."""
     unit = unit_of(path)
     ordered = sorted(problems, key=lambda problem: problem.line)
-    told = [f"{unit} {problem.line}, {_printable(problem.field)}: {problem.text}" for problem in ordered]
+    told = [_printable(f"{unit} {problem.line}, {problem.field[:60]}: {problem.text}") for problem in ordered]
     if len(told) == 1:
         raise RequestError(f"{path}, {told[0]} (nothing of the file was used)")
     if len(told) > SHOWN:
@@ -180,8 +180,8 @@ def _in_words(model: type[Line], found: Any) -> tuple[str, str]:
     return field, f"{_shown(given)} cannot be used; {message[:1].lower()}{message[1:]}"
 
 
-def _printable(name: str) -> str:
-    return (name if name.isprintable() else name.encode("unicode_escape").decode())[:60]
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from halign_bench.assets.hashing import sha256_of
@@ -56,9 +57,10 @@ class PreferenceFile:
     labels: Labels
     sessions: dict[Path, Session]
 
-    def contents(self) -> str:
+    @cached_property
+    def contents_sha256(self) -> str:
         """sha256 of everything that the file names: videos, conditions, sessions. Raises RequestError."""
-        parts: dict[str, str] = {f"session {name}": session.key for name, session in self._session_names().items()}
+        parts = {f"session {session.key}": session.key for session in self.sessions.values()}
         for path in sorted(set(self._files())):
             try:
                 parts[path.relative_to(self.path.parent).as_posix()] = sha256_of(path)
@@ -66,9 +68,6 @@ class PreferenceFile:
                 raise RequestError(f"{path}: cannot be read ({problem.strerror or problem})") from None
         listed = "\n".join(f"{digest} {name}" for name, digest in sorted(parts.items()))
         return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
-
-    def _session_names(self) -> dict[str, Session]:
-        return {session.key: session for session in self.sessions.values()}
 
     def _files(self) -> list[Path]:
         files = [video.file for prompt in self.prompts for video in prompt.videos if video.file is not None]

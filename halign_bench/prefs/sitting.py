@@ -27,6 +27,9 @@ class Sitting:
     log: AnswerLog
 
     def __post_init__(self) -> None:
+        self._count()
+
+    def _count(self) -> None:
         places = {q: n for n, q in enumerate(self.session.questions)}
         rows = self.session.rows
         self._answered = {
@@ -65,7 +68,7 @@ class Sitting:
     def undo(self) -> None:
         """The last answer is asked again. Raises OSError where that cannot be kept."""
         if self.log.undo() is not None:
-            self.__post_init__()
+            self._count()
 
     def state(self) -> dict[str, Any]:
         """What the page shows (JSON-able). `side` of an answer is as in `answer`."""

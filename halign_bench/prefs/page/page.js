@@ -23,13 +23,13 @@ async function ask(place, body) {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   };
   const reply = await fetch(place, options);
-  const document = await reply.json();
-  if (!reply.ok && document.questions === undefined) throw new Error(document.error);
-  return document;
+  const found = await reply.json();
+  if (!reply.ok && found.questions === undefined) throw new Error(found.error);
+  return found;
 }
 
 async function update(place, body, said) {
-  if (busy) return;
+  if (busy) return; // a key pressed meanwhile would answer a question that nobody has seen
   busy = true;
   try {
     show(await ask(place, body), said);
