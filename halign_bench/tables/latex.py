@@ -15,7 +15,8 @@ from halign_bench.tables.content import COST, cost_columns, left_out, seeds, unf
 from halign_bench.tables.tex import Column, comment, escape, number_column, text_column
 
 if TYPE_CHECKING:
-    from halign_bench.leaderboard import Leaderboard, Row
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.rows import Row
 
 LINE = 80  # digits of \footnotesize that fit the text width of LaTeX's article class
 GAP = 2  # digits between two columns
