@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.errors import RequestError, RunLocked
+from halign_bench.errors import RequestError
+from halign_bench.locking import locked
 
 if TYPE_CHECKING:  # results and its models are imported where they are needed: a wrong request is answered without
     from halign_bench.leaderboard import Leaderboard
@@ -43,25 +44,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second run off this folder. The lock is the kernel's: it ends with its process, however that ends."""
-        from filelock import FileLock, Timeout
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunLocked(
-                f"--out {self.path}: another run is working there; wait for it or choose another folder"
-            ) from None
-        except OSError as problem:
-            reason = problem.strerror or problem
-            raise RequestError(f"--out {self.path}: cannot be used as a folder ({reason})") from None
-        try:
+        """Keeps a second run off this folder."""
+        busy = "another run is working there; wait for it or choose another folder"
+        with locked(self.path / ".lock", f"--out {self.path}", busy):
             self._sweep()
             yield
-        finally:
-            lock.release()
 
     def _sweep(self) -> None:
         """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""

@@ -20,7 +20,7 @@ LONG = {"l": "left", "r": "right", "t": "tie"}
 def session(prompts: int, candidates: int = 2, scores: Mapping[str, list[float | None]] | None = None) -> Session:
     """`scores` are by criterion, of the candidates of every prompt alike."""
     made = [
-        Prompt(clip=f"clip{row}", identity="x", index=row, candidates=[
+        Prompt(clip=f"clip{row}", identity="x", index=row, reference=f"videos/{row}.png", candidates=[
             Candidate(video=f"videos/{row}-{k}.mp4", noise=Noise(name="n", seed=0),
                       scores={name: values[k] for name, values in (scores or {}).items()})
             for k in range(candidates)

@@ -19,7 +19,7 @@ from halign_bench.preferences import PreferenceSpec, collect, key_of, noise_name
 from halign_bench.prefs.labelled import load, protocol_of
 from halign_bench.prefs.labels import Judgement, Labels
 from halign_bench.prefs.reading import read_preferences
-from halign_bench.prefs.sampling import _session
+from halign_bench.prefs.sampling import session_of
 
 LEFT, RIGHT, TIE = 1, -1, 0
 
@@ -189,6 +189,7 @@ def test_everything_that_a_file_names_wrongly_is_told_together(tmp_path):
     [
         ([pair(left="none.mp4")], "left: none.mp4 does not exist; names are relative to the preference file"),
         ([pair(left="/a.mp4")], "left: /a.mp4 is absolute"),
+        ([pair(left="https://x.org/a.mp4")], "left: https://x.org/a.mp4 is an address; fetch the file"),
         ([pair(left="videos")], "left: videos is not a file"),
         ([pair(left="a\x00b")], "left: a\\x00b does not exist"),
         ([pair(session="nowhere", left=0, right=1)], "nowhere: holds no session.json, so it is no session"),
@@ -232,7 +233,7 @@ def test_candidates_of_a_session_are_the_latents_that_were_sampled(tmp_path):
     sources = {name: sampled.provenance[name] for name in (
         "format", "spec", "backbone", "base_sha256", "precision", "track", "annotator", "prompts")}  # fmt: skip
     assert key_of(sources) == sampled.provenance["key"]
-    session = _session(sampled, sources, spec, ("motion",))
+    session = session_of(sampled, sources, spec, ("motion",), tmp_path / "s")
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "session.json").write_text(session.model_dump_json(by_alias=True))
     assert session.prompts[1].candidates[2].noise.name == noise_name("tiny/prompts/001", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -114,20 +115,31 @@ def test_from_answers_to_records_that_name_the_file(runs: Runs, session: Path, t
     assert found[0]["ci"][0] <= found[0]["kappa"] <= found[0]["ci"][1]
     assert found[1]["observed"] == 1 and found[1]["between"] == ["majority", "automatic scores"]
     out = tmp_path / "out"
-    methods = "--methods", "diffusion-dpo,tpo,kto,rwr", "--preferences", str(labels)
+    methods = "--methods", "tpo,ipa,diffusion-dpo,kto", "--preferences", str(labels)
     code, _, told = runs(out, *methods)
     assert code == 0, told
     record = read_record(out / "records" / "diffusion-dpo-s0.json")
-    assert record.protocol["preferences"]["file_sha256"] == record.provenance["preferences"]["file_sha256"]
+    sha256 = hashlib.sha256(labels.read_bytes()).hexdigest()
+    assert {read_record(path).protocol["preferences"]["file_sha256"] for path in (out / "records").glob("*.json")} == {
+        sha256
+    }
+    assert record.provenance["preferences"]["name"] == "labels.jsonl"
     assert record.provenance["preferences"]["criteria"]["motion"] == {"pairs": 4, "heldout_pairs": 2, "winners": 4}
     assert "implicit_accuracy@motion" in record.metrics
     stamp = (out / "records" / "tpo-s0.json").stat().st_mtime_ns
     code, _, told = runs(out, *methods)
-    assert code == 0 and "5 of 6 cells" not in told and "6 of 6 cells are done already" in told
+    assert code == 0 and "6 of 6 cells are done already" in told
     assert (out / "records" / "tpo-s0.json").stat().st_mtime_ns == stamp
-    labels.write_text("\n".join(reversed(labels.read_text().splitlines())))  # another file that says the same
-    code, _, told = runs(out, *methods)
-    assert code == 2 and "another protocol (preferences.file_sha256" in told
+    other = tmp_path / "other.jsonl"
+    code, _, told = runs.finish(runs.command("prefs", "export", str(session), "--out", str(other), "--videos"))
+    assert code == 0, told
+    again = "--methods", "diffusion-dpo", "--preferences", str(other)
+    code, _, told = runs(out, *again)
+    assert code == 2 and "another protocol (preferences.contents_sha256" in told
+    assert runs(tmp_path / "out2", *again)[0] == 0
+    both = str(out), str(tmp_path / "out2")
+    code, said, told = runs.finish(runs.command("leaderboard", *both))
+    assert code == 2 and "cannot share a table: preferences.contents_sha256" in told and said == ""
 
 
 def test_files_of_others_train_too_and_one_at_fault_is_refused_whole(runs: Runs, tmp_path: Path) -> None:

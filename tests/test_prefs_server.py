@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 import http.client
 import json
-import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 from prefs_files import video
 
 from halign_bench.errors import RequestError, RunLocked
-from halign_bench.prefs import answers, server
-from halign_bench.prefs.answers import AnswerLog, answers_path, read_all, standing
+from halign_bench.prefs import server
+from halign_bench.prefs.answers import AnswerLog, answers_path, read_all, read_answers
 from halign_bench.prefs.labelling import label
 from halign_bench.prefs.session import MANIFEST, read_session
 from halign_bench.prefs.sitting import Sitting
@@ -44,7 +45,11 @@ def make_session(folder: Path, candidates: int = 2, frames: int = 25) -> Path:
             video(folder / f"videos/{row:05d}-{k}.mp4", 10 * row + k, frames)
             noise = {"name": f"clip{row}#candidate{k}", "seed": 0}
             made.append({"video": f"videos/{row:05d}-{k}.mp4", "noise": noise, "scores": {"motion": float(k)}})
-        prompts.append({"clip": f"clip{row}", "identity": f"person{row}", "index": row, "candidates": made})
+        Image.new("RGB", (16, 16), (80 * row, 0, 0)).save(folder / f"videos/{row:05d}.png")
+        prompts.append({
+            "clip": f"clip{row}", "identity": f"person{row}", "index": row, "reference": f"videos/{row:05d}.png",
+            "candidates": made,
+        })  # fmt: skip
     document = {
         "schema": "halign-bench/prefs-session/1", "key": "k" * 64, "sources": {}, "criteria": ["motion", "fidelity"],
         "prompts": prompts,
@@ -92,7 +97,7 @@ def serving(session: Path, annotator: str = "kim") -> Iterator[tuple[Page, serve
 
 
 def labels(session: Path, annotator: str = "kim") -> list[tuple[str, str, str]]:
-    return [(a.clip, a.criterion, a.label) for a in standing(answers_path(session, annotator))[0]]
+    return [(a.clip, a.criterion, a.label) for a in read_answers(answers_path(session, annotator))]
 
 
 def test_a_whole_sitting_and_what_is_kept_of_it(session):
@@ -105,7 +110,7 @@ def test_a_whole_sitting_and_what_is_kept_of_it(session):
         after = page("state").json
         assert after["next"] is None and after["answered"] == 2 * PROMPTS and after["seconds_left"] == 0
         shown = [running.sitting.shown(n) for n in range(PROMPTS)]
-    kept = standing(answers_path(session, "kim"))[0]
+    kept = read_answers(answers_path(session, "kim"))
     assert [(a.clip, a.criterion) for a in kept] == [
         (f"clip{row}", criterion) for row in range(PROMPTS) for criterion in ("motion", "fidelity")
     ]
@@ -132,7 +137,6 @@ def test_undo_takes_back_the_last_answer_and_asks_again(session):
         back = page("undo", {}).json
         assert back["next"]["pair"] == 0 and back["next"]["criterion"] == "fidelity" and back["next"]["given"]
         page.answer(0)
-    assert len(answers_path(session, "kim").read_text().splitlines()) == 6  # nothing was ever taken out of the file
     assert [row[1:] for row in labels(session)][-1] == ("fidelity", "tie") and len(labels(session)) == 2
 
 
@@ -179,9 +183,15 @@ def test_what_is_no_answer_is_refused_and_not_kept(session, body):
 
 def test_nothing_is_served_without_the_secret_or_for_another_host(session):
     with serving(session) as (page, running):
-        for path in ("/", "/state", f"/{running.token}x/state", f"/{running.token[:-1]}/", "/x/video/0/1", ""):
-            assert page("", path=path or "/").status == 403, path
-        assert page("state", Host="evil.example").status == 403
+        for path in ("/", "/state", f"/{running.token}x/state", f"/{running.token[:-1]}/", "/x/pair/0/1"):
+            assert page("", path=path).status == 403, path
+        given = {"pair": 0, "criterion": "motion", "side": 1, "seconds": 1}
+        for headers in ({"Host": "evil.example"}, {"Host": f"evil.example:{running.server_port}"},
+                        {"Origin": "http://evil.example"}, {"Origin": "null"}):  # fmt: skip
+            assert page("state", **headers).status == 403
+            assert page("answer", given, **headers).status == 403
+        assert labels(session) == []
+        assert page("state", Origin=f"http://{page.host}").status == 200
         assert page("state", Host=f"localhost:{running.server_port}").status == 200
         assert page("answer", {"pair": 0}, path="/wrong/answer").status == 403
         assert running.server_address[0] == "127.0.0.1"
@@ -191,15 +201,15 @@ def test_no_file_but_the_page_and_the_videos_can_be_had(session, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     with serving(session) as (page, running):
         for place in ("../session.json", "%2e%2e/session.json", "session.json", "answers/kim.jsonl", "page.html",
-                      "video/0/3", "video/99/1", "video/0/../../session.json", "video/-1/1", "/etc/passwd",
+                      "pair/0/3", "pair/99/1", "pair/0/../../session.json", "pair/-1/1", "/etc/passwd",
                       "page.js/../page.css"):  # fmt: skip
             assert page(place).status == 404, place
-        path = session / read_session(session).prompts[0].candidates[running.sitting.shown(0)[0]].video
-        path.unlink()
-        path.symlink_to(tmp_path / "secret.txt")
-        reply = page("video/0/1")
+        name = read_session(session).prompts[0].candidates[running.sitting.shown(0)[0]].video
+        (session / name).unlink()
+        (session / name).symlink_to(tmp_path / "secret.txt")
+        reply = page("pair/0/1")
         assert reply.status == 404 and b"secret" not in reply.content
-    assert read_session(session).missing() == [path]
+    assert read_session(session).missing() == [name]
 
 
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(session):
@@ -219,28 +229,17 @@ def test_pages_forbid_everything_that_is_not_theirs(session):
             assert page(place, method="HEAD").content == b""
 
 
-def test_videos_seek(session):
+def test_a_pair_is_two_videos_on_their_sides_and_the_reference(session):
     with serving(session) as (page, running):
-        path = read_session(session).video(0, running.sitting.shown(0)[0])
-        whole, size = path.read_bytes(), path.stat().st_size
-        reply = page("video/0/1")
-        assert (reply.status, reply.content, reply.headers["Accept-Ranges"]) == (200, whole, "bytes")
-        for wanted, first, last in (("0-9", 0, 9), ("5-", 5, size - 1), ("-7", size - 7, size - 1),
-                                    (f"3-{size + 50}", 3, size - 1), (f"-{size + 5}", 0, size - 1)):  # fmt: skip
-            reply = page("video/0/1", Range=f"bytes={wanted}")
-            assert (reply.status, reply.content) == (206, whole[first : last + 1])
-            assert reply.headers["Content-Range"] == f"bytes {first}-{last}/{size}"
-        for wanted in (f"{size}-", f"{size + 3}-{size + 9}", "-0"):
-            reply = page("video/0/1", Range=f"bytes={wanted}")
-            assert (reply.status, reply.headers["Content-Range"]) == (416, f"bytes */{size}")
-        for wanted in ("bytes=0-1,4-5", "lines=0-1", "bytes=-", "bytes=9-3"):
-            assert page("video/0/1", Range=wanted).content == whole
-        assert page("video/0/1", method="HEAD", Range="bytes=0-9").headers["Content-Length"] == "10"
-        assert page("video/0/2").content != whole
-
-
-def test_doctests():
-    assert doctest.testmod(server).failed == 0
+        for number in range(PROMPTS):
+            for side, candidate in enumerate(running.sitting.shown(number), 1):
+                reply = page(f"pair/{number}/{side}")
+                whole = read_session(session).video(number, candidate).read_bytes()
+                assert (reply.status, reply.headers["Content-Type"], reply.content) == (200, "video/mp4", whole)
+                assert page(f"pair/{number}/{side}", method="HEAD").headers["Content-Length"] == str(len(whole))
+            reply = page(f"pair/{number}/reference")
+            assert reply.headers["Content-Type"] == "image/png"
+            assert reply.content == (session / f"videos/{number:05d}.png").read_bytes()
 
 
 def test_two_annotators_at_once_and_one_twice(session):
@@ -261,48 +260,59 @@ def test_a_name_that_is_no_file_name_is_refused(session, name):
         pass
 
 
-@pytest.mark.parametrize("torn", [b'{"clip": "clip1", "le', b"\xff\xfe", b'{"undo":true,"time":"now"}'])
-def test_an_answer_that_was_cut_short_is_asked_again(session, torn):
+@pytest.mark.parametrize("round_", range(3))
+def test_a_kill_in_the_middle_of_answering_loses_nothing_that_was_told(session, round_):
+    process, killed = start(session, "kim")
+    told = [0]
+
+    def answer_and_undo() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                told.append((killed.answer(1) if told[-1] < 4 else killed("undo", {})).json["answered"])
+
+    with process:
+        thread = threading.Thread(target=answer_and_undo)
+        thread.start()
+        time.sleep(0.3 + 0.05 * round_)
+        process.kill()
+        thread.join()
+    assert len(told) > 4  # it was in the middle of it
+    assert abs(len(labels(session)) - told[-1]) <= 1  # what was sent last may have been kept, and nobody was told
+    with serving(session) as (page, _):
+        assert page("state").json["answered"] == len(labels(session))
+        assert page.answer(0).status == 200
+
+
+def test_a_damaged_line_is_named_and_not_passed_over(session):
     with serving(session) as (page, _):
         page.answer(1)
         page.answer(2)
     path = answers_path(session, "kim")
     whole = path.read_bytes()
-    path.write_bytes(whole + torn)
-    assert len(labels(session)) == 2  # reading leaves it alone
-    with serving(session) as (page, _):
-        assert page("state").json["next"] == {"pair": 1, "criterion": "motion", "given": {}}
-        assert path.read_bytes() == whole
-        page.answer(0)
-    assert [row[:2] for row in labels(session)][2] == ("clip1", "motion")
-
-
-def test_a_damaged_line_in_between_is_named_and_not_passed_over(session):
-    with serving(session) as (page, _):
-        page.answer(1)
-        page.answer(2)
-    path = answers_path(session, "kim")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"oops\n" + lines[1])
+    path.write_bytes(b"oops\n" + whole.splitlines(keepends=True)[1])
     with pytest.raises(RequestError, match=r"kim\.jsonl, line 1: is damaged"):
         read_all(session)
+    path.write_bytes(whole[:-9])
+    with pytest.raises(RequestError, match=r"kim\.jsonl, line 2: is damaged"), AnswerLog.open(session, "kim"):
+        pass
+    assert path.read_bytes() == whole[:-9]
 
 
-def test_an_answer_that_cannot_be_written_is_not_counted_and_leaves_no_trace(session, monkeypatch):
+def test_an_answer_that_cannot_be_written_is_not_counted_and_leaves_no_trace(session):
     with serving(session) as (page, _):
         page.answer(1)
-        before, write = answers_path(session, "kim").read_bytes(), os.write
-
-        def full(handle: int, content: bytes) -> int:
-            return write(handle, content[:10])
-
-        monkeypatch.setattr(answers.os, "write", full)
-        reply = page.answer(2)
-        monkeypatch.undo()
-        assert reply.status == 507 and "could not be kept" in reply.json["error"]
-        assert answers_path(session, "kim").read_bytes() == before
-        assert page.answer(2).json["answered"] == 2
-    assert len(labels(session)) == 2
+        before = answers_path(session, "kim").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))  # as on a full disk
+        try:
+            replies = page.answer(2), page("undo", {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert replies[0].status == 507 and "could not be kept" in replies[0].json["error"]
+        assert replies[1].status == 200  # an empty file is small enough
+        assert labels(session) == [] and {p.name for p in (session / "answers").iterdir()} == {"kim.jsonl", ".kim.lock"}
+        assert page.answer(2).json["answered"] == 1
+    assert len(labels(session)) == 1
 
 
 def test_after_the_end_of_a_sitting_nothing_is_written(session):
@@ -319,7 +329,7 @@ def test_a_port_in_use_and_a_session_without_its_videos_are_told(session):
         with pytest.raises(RequestError, match=f"--port {port}: cannot be used"):
             label(session, "kim", port, browser=False)
     (session / "videos" / "00001-0.mp4").unlink()
-    with pytest.raises(RequestError, match=r"1 of its videos are missing, 00001-0\.mp4 first"):
+    with pytest.raises(RequestError, match=r"1 of its files are missing, videos/00001-0\.mp4 first"):
         label(session, "kim", 0, browser=False)
 
 

@@ -87,8 +87,12 @@ class _Loader:
     def load(self, progress: Progress | None) -> LabelledSet:
         import torch
 
+        def sampled(done: int, total: int) -> None:
+            if progress is not None:  # counts prompts; but here too the user may stop
+                progress(0, len(self.file.prompts))
+
         for folder, session in self.file.sessions.items():
-            self.drawn[folder] = self._drawn(session)
+            self.drawn[folder] = self._drawn(session, sampled)
         known = {prompt.clip: prompt.index for s in self.file.sessions.values() for prompt in s.prompts}
         wanted = {prompt.clip for prompt in self.file.prompts if prompt.clip is not None}
         places = prompt_places(self.track, wanted, known)
@@ -112,7 +116,7 @@ class _Loader:
             [name for part in parts for name in part["identities"]],
         )  # fmt: skip
 
-    def _drawn(self, session: Session) -> PreferenceSet:
+    def _drawn(self, session: Session, progress: Progress) -> PreferenceSet:
         """The candidates of a session: from the cache, or sampled again from their noise."""
         try:
             spec = PreferenceSpec.model_validate(session.sources.get("spec"))
@@ -129,7 +133,7 @@ class _Loader:
                 f"{session.folder}: its candidates were made with another {' and '.join(differing) or 'version'} than "
                 "this run has; `halign-bench prefs export --videos` names their video files instead"
             )
-        return collect_candidates(self.backbone, self.track, annotator, spec, self.cache_dir)
+        return collect_candidates(self.backbone, self.track, annotator, spec, self.cache_dir, progress)
 
     def _clip(self, prompt: Prompt, places: dict[str, int]) -> Clip | None:
         if prompt.clip is not None:

@@ -46,7 +46,7 @@ def whole_session(folder: Path) -> Session:
     session = read_session(folder)
     if missing := session.missing():
         raise RequestError(
-            f"{folder}: {len(missing)} of its videos are missing, {missing[0].name} first; the `halign-bench prefs "
+            f"{folder}: {len(missing)} of its files are missing, {missing[0]} first; the `halign-bench prefs "
             "sample` that made it makes them again"
         )
     return session

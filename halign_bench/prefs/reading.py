@@ -205,6 +205,8 @@ class _Reader:
 
 def _unusable(folder: Path, file: str) -> str | None:
     """Why this name is no file to read; None where it is."""
+    if "://" in file:
+        return "is an address; fetch the file, and name it relative to the preference file"
     if Path(file).is_absolute():
         return "is absolute; name it relative to the preference file, so that both can be moved together"
     try:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.atomic import atomic_write
-from halign_bench.errors import Interrupted, RequestError, RunLocked
+from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.errors import Interrupted, RequestError
 from halign_bench.folder import cache_dir
+from halign_bench.locking import locked
 from halign_bench.preferences import (
     OVERALL,
     PreferenceSet,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone
     from halign_bench.track import Track
 
+BUSY = "another command is sampling there; wait for it or choose another"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -46,7 +49,7 @@ class Request:
 
 
 def sample(request: Request, console: Console | None = None) -> Session:
-    """Writes the session, or finishes it. What the cache has is not sampled again, a video that is there not written.
+    """Writes the session, or finishes it. What the cache has is not sampled again, what is there not written again.
 
     Raises RequestError for what cannot be answered, Interrupted on Ctrl-C; the same request then goes on.
     console  for progress, by default on stderr
@@ -57,7 +60,7 @@ def sample(request: Request, console: Console | None = None) -> Session:
         from rich.console import Console
 
         console = Console(stderr=True)
-    with Stop().listening() as stop, _locked(request.out):
+    with Stop().listening() as stop, locked(request.out / ".lock", f"--out {request.out}", BUSY):
         progress = Progress(console, stop)
         try:
             with contextlib.redirect_stdout(sys.stderr):  # whatever plug-ins and libraries print
@@ -73,10 +76,9 @@ def sample(request: Request, console: Console | None = None) -> Session:
                 stop.gentle = True
                 with progress.phase("sample and score candidates", 1) as phase:
                     data = collect_candidates(backbone, track, annotator, request.spec, cache_dir(), phase)
-                session = _session(data, sources, request.spec, criteria)
-                session._folder = request.out
+                session = session_of(data, sources, request.spec, criteria, request.out)
                 atomic_write(request.out / MANIFEST, session.model_dump_json(indent=2, by_alias=True) + "\n")
-                _write_videos(session, data, backbone, track, progress)
+                _write_files(session, data, backbone, track, progress)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"interrupted; what is done is kept, and the same command finishes {request.out}"
@@ -85,24 +87,6 @@ def sample(request: Request, console: Console | None = None) -> Session:
             where = problem.filename or request.out
             raise RequestError(f"{where}: {problem.strerror or problem}; the same command goes on from there") from None
     return session
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunLocked(f"--out {folder}: another command is sampling there; wait for it or choose another") from None
-    except OSError as problem:
-        raise RequestError(f"--out {folder}: cannot be used as a folder ({problem.strerror or problem})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check(folder: Path, key: str, criteria: Sequence[str]) -> None:
@@ -115,9 +99,10 @@ def _check(folder: Path, key: str, criteria: Sequence[str]) -> None:
         raise RequestError(f"--out {folder}: holds a session with other {what}; choose another folder")
 
 
-def _session(
-    data: PreferenceSet, sources: dict[str, Any], spec: PreferenceSpec, criteria: Sequence[str]
+def session_of(
+    data: PreferenceSet, sources: dict[str, Any], spec: PreferenceSpec, criteria: Sequence[str], folder: Path
 ) -> Session:
+    """The manifest of these candidates."""
     prompts = []
     for row, (clip, identity) in enumerate(zip(data.ids, data.identities, strict=True)):
         candidates = []
@@ -127,27 +112,27 @@ def _session(
                 video=f"videos/{row:05d}-{k}.mp4", noise=Noise(name=noise_name(clip, k), seed=spec.seed),
                 scores={name: value if math.isfinite(value) else None for name, value in given.items()},
             ))  # fmt: skip
-        prompts.append(Prompt(clip=clip, identity=identity, index=row, candidates=candidates))
-    return Session(key=key_of(sources), sources=sources, criteria=list(criteria), prompts=prompts)
+        prompts.append(Prompt(
+            clip=clip, identity=identity, index=row, reference=f"videos/{row:05d}.png", candidates=candidates,
+        ))  # fmt: skip
+    return Session(key=key_of(sources), sources=sources, criteria=list(criteria), prompts=prompts, folder=folder)
 
 
-def _write_videos(
-    session: Session, data: PreferenceSet, backbone: Backbone, track: Track, progress: Progress
-) -> None:
+def _write_files(session: Session, data: PreferenceSet, backbone: Backbone, track: Track, progress: Progress) -> None:
+    from PIL import Image
+
     from halign_bench.media import write_video
 
     missing = set(session.missing())
-    total = sum(len(prompt.candidates) for prompt in session.prompts)
-    with progress.phase("write videos", total) as phase:
-        phase(total - len(missing), total)
+    with progress.phase("write videos", len(session.prompts)) as phase:
         for row, prompt in enumerate(session.prompts):
-            wanted = [k for k in range(len(prompt.candidates)) if session.video(row, k) in missing]
-            if not wanted:
-                continue
-            audio = track.clip("prompts", prompt.index).audio
-            for k, frames in zip(wanted, backbone.decode(data.latents[row, wanted]), strict=True):
-                write_video(session.video(row, k), frames, audio)
-                phase.advance()
+            if not missing.isdisjoint(prompt.files()):
+                clip = track.clip("prompts", prompt.index)
+                for k, frames in enumerate(backbone.decode(data.latents[row])):
+                    write_video(session.video(row, k), frames, clip.audio)
+                with atomic_path(session.folder / prompt.reference) as temporary:
+                    Image.fromarray(clip.reference).save(temporary, format="PNG")
+            phase.advance()
 
 
-__all__ = ["Request", "sample"]
+__all__ = ["Request", "sample", "session_of"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halign_bench.errors import RequestError
 from halign_bench.prefs.lines import Criterion
@@ -36,12 +37,18 @@ class Candidate(_Part):
 
 
 class Prompt(_Part):
-    """A training prompt of the track, and what the base made of it."""
+    """A training prompt of the track, the image of who is to be seen, and what the base made of it."""
 
     clip: str
     identity: str
     index: int = Field(ge=0, description="place in the track's split `prompts`")
+    reference: Annotated[str, Field(pattern=r"^videos/[0-9]+\.png$")]
     candidates: list[Candidate] = Field(min_length=2)
+
+    def files(self) -> Iterator[str]:
+        """Names of its reference and videos in the session's folder."""
+        yield self.reference
+        yield from (candidate.video for candidate in self.candidates)
 
 
 class Question(NamedTuple):
@@ -58,6 +65,7 @@ class Session(_Part):
     key      sha256 of `sources`: of everything that the candidates depend on
     sources  what was sampled: spec, backbone and base, precision, track, annotator
     criteria that people are asked about
+    folder   where it lies, which the manifest does not say
     """
 
     schema_: Literal["halign-bench/prefs-session/1"] = Field(default=SCHEMA, alias="schema")
@@ -65,11 +73,7 @@ class Session(_Part):
     sources: dict[str, Any]
     criteria: list[Criterion] = Field(min_length=1)
     prompts: list[Prompt] = Field(min_length=1)
-    _folder: Path = PrivateAttr(default=Path())
-
-    @property
-    def folder(self) -> Path:
-        return self._folder
+    folder: Path = Field(default=Path(), exclude=True)
 
     @cached_property
     def questions(self) -> list[Question]:
@@ -88,10 +92,13 @@ class Session(_Part):
     def video(self, prompt: int, candidate: int) -> Path:
         return self.folder / self.prompts[prompt].candidates[candidate].video
 
-    def missing(self) -> list[Path]:
-        """Videos that are not there (or are links, which could lead out of the folder)."""
-        paths = [self.video(row, k) for row, prompt in enumerate(self.prompts) for k in range(len(prompt.candidates))]
-        return [path for path in paths if path.is_symlink() or not path.is_file()]
+    def file(self, name: str) -> Path | None:
+        """None where it is not there; a link that leads out of the folder counts as nothing."""
+        path = self.folder / name
+        return path if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()) else None
+
+    def missing(self) -> list[str]:
+        return [name for prompt in self.prompts for name in prompt.files() if self.file(name) is None]
 
 
 def read_session(folder: Path) -> Session:
@@ -112,8 +119,7 @@ def read_session(folder: Path) -> Session:
             f"{path}: is no session of this version ({where}: {first['msg']}); make it again with "
             "`halign-bench prefs sample`"
         ) from None
-    session._folder = folder
-    return session
+    return session.model_copy(update={"folder": folder})
 
 
 __all__ = ["MANIFEST", "SCHEMA", "Candidate", "Noise", "Prompt", "Question", "Session", "read_session"]

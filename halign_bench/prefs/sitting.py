@@ -6,8 +6,9 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from halign_bench.prefs.answers import Answer, AnswerLog, Label, now
+from halign_bench.prefs.answers import Answer, AnswerLog, Label
 from halign_bench.prefs.session import Question, Session
+from halign_bench.recording import now
 from halign_bench.sampling import derived_seed
 
 RECENT = 50  # answers whose median time tells how long the rest takes
@@ -67,8 +68,8 @@ class Sitting:
 
     def undo(self) -> None:
         """The last answer is asked again. Raises OSError where that cannot be kept."""
-        if self.log.undo() is not None:
-            self._count()
+        self.log.undo()
+        self._count()
 
     def state(self) -> dict[str, Any]:
         """What the page shows (JSON-able). `side` of an answer is as in `answer`."""

@@ -2,13 +2,10 @@
 // The server says which question is next; this page shows it and sends the answer. It decides nothing itself.
 
 const at = (id) => document.getElementById(id);
-const videos = [at("video1"), at("video2")];
-const SIDES = [[1, "1 is better", "1"], [2, "2 is better", "2"], [0, "tie", "t"]];
-const DRIFT = 0.04; // seconds apart before the second is set to the first: a frame
+const SIDES = [[1, "1 is better", "1"], [2, "2 is better", "2"], [0, "Tie", "t"]];
 let state = null;
 let asked = 0; // when the question was shown, in ms
 let busy = false; // an answer is on its way
-let shownPair = null;
 
 function duration(seconds) {
   const minutes = Math.round(seconds / 60);
@@ -47,7 +44,7 @@ async function update(place, body, said) {
 function show(found, said) {
   state = found;
   asked = performance.now();
-  const left = state.seconds_left === null ? "" : `, about ${duration(state.seconds_left)} left`;
+  const left = state.seconds_left ? `, about ${duration(state.seconds_left)} left` : "";
   at("annotator").textContent = state.annotator;
   at("done").max = Math.max(state.questions, 1);
   at("done").value = state.answered;
@@ -56,14 +53,12 @@ function show(found, said) {
   const next = state.next;
   at("work").hidden = next === null;
   at("finished").hidden = next !== null;
+  load(next === null ? null : next.pair);
   if (next === null) {
-    videos.forEach((video) => video.pause());
-    shownPair = null;
     at("finished").focus();
-    say("All pairs are answered.");
+    say("");
     return;
   }
-  if (next.pair !== shownPair) load(next.pair);
   drawCriteria(next);
   say(`${said ? said + " " : ""}Pair ${next.pair + 1} of ${state.pairs}: ${next.criterion}?`);
 }
@@ -81,12 +76,12 @@ function drawCriteria(next) {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.side = side;
-      button.textContent = text + " ";
+      button.textContent = text;
       button.setAttribute("aria-pressed", String(next.given[criterion] === side));
       if (current) {
         const shortcut = document.createElement("kbd");
         shortcut.textContent = key;
-        button.append(shortcut);
+        button.append(" ", shortcut);
         button.setAttribute("aria-keyshortcuts", key);
         button.addEventListener("click", () => answer(side));
       }
@@ -100,6 +95,7 @@ function drawCriteria(next) {
 
 function answer(side) {
   if (state === null || state.next === null) return;
+  if (!loaded) return say("The videos are not there yet.");
   const seconds = (performance.now() - asked) / 1000;
   const { pair, criterion } = state.next;
   update("answer", { pair, criterion, side, seconds }, `${criterion}: ${SIDES.find(([s]) => s === side)[1]}.`);
@@ -109,74 +105,110 @@ function undo() {
   if (state !== null && state.can_undo) update("undo", {}, "Undone.");
 }
 
-// Playing: the first video leads, the second follows it; the sound is the first one's, for both were given the same.
+// Playing. Both videos are fetched whole and started together, at every round anew; who falls behind is put right.
+// The sound is the first one's, for both were given the same.
 
-function load(pair) {
-  shownPair = pair;
-  videos.forEach((video, side) => { video.src = `video/${pair}/${side + 1}`; });
-  const ready = videos.map((video) => new Promise((resolve) => {
-    video.addEventListener("canplaythrough", resolve, { once: true });
-  }));
-  Promise.all(ready).then(() => {
-    if (shownPair === pair && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
-  });
+const videos = [at("video1"), at("video2")];
+const [lead, other] = videos;
+const APART = 0.04; // seconds: a frame
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+let shown = null; // the pair that is loaded, or being loaded
+let loaded = false;
+let starts = 0; // counts them, so that an older one does not play what a newer one stopped
+
+const event = (video, name) => new Promise((resolve) => { video.addEventListener(name, resolve, { once: true }); });
+
+async function part(pair, name) {
+  const reply = await fetch(`pair/${pair}/${name}`);
+  if (!reply.ok) throw new Error((await reply.json()).error);
+  return URL.createObjectURL(await reply.blob());
 }
 
-async function play() {
-  if (videos[0].ended || videos[1].ended) videos.forEach((video) => { video.currentTime = 0; });
-  videos[1].currentTime = videos[0].currentTime;
+async function load(pair) {
+  if (pair === shown) return;
+  shown = pair;
+  loaded = false;
+  stop();
+  if (pair === null) return;
+  at("pair").setAttribute("aria-busy", "true");
+  at("reference").src = `pair/${pair}/reference`;
+  try {
+    const addresses = await Promise.all([part(pair, 1), part(pair, 2)]);
+    if (pair !== shown) return;
+    const ready = videos.map((video, side) => {
+      URL.revokeObjectURL(video.src);
+      video.src = addresses[side];
+      return Promise.race([event(video, "canplaythrough"), event(video, "error")]);
+    });
+    await Promise.all(ready);
+    if (videos.some((video) => video.error)) throw new Error("this browser cannot play a video of this pair");
+  } catch (problem) {
+    at("error").textContent = `Not shown: ${problem.message}`;
+    return;
+  }
+  if (pair !== shown) return;
+  loaded = true;
+  asked = performance.now();
+  at("pair").setAttribute("aria-busy", "false");
+  if (!still.matches) start(0);
+}
+
+function stop() {
+  starts += 1;
+  videos.forEach((video) => video.pause());
+}
+
+async function start(time) {
+  stop();
+  const mine = starts;
+  await Promise.all(videos.map((video) => {
+    const there = event(video, "seeked");
+    video.currentTime = time;
+    return there;
+  }));
+  if (mine !== starts) return;
   try {
     await Promise.all(videos.map((video) => video.play()));
   } catch {
+    if (mine !== starts) return;
     // Sound before the first key or click is not allowed by browsers: silent then, and `m` turns it on.
-    videos[0].muted = true;
-    drawSound();
-    await Promise.all(videos.map((video) => video.play())).catch(() => {});
+    mute(true);
+    await Promise.allSettled(videos.map((video) => video.play()));
   }
 }
 
 function toggle() {
-  if (videos[0].paused) play(); else videos.forEach((video) => video.pause());
+  if (!loaded) return;
+  if (lead.paused) start(lead.ended ? 0 : lead.currentTime); else stop();
 }
 
-function again() {
-  videos.forEach((video) => { video.currentTime = 0; });
-  play();
+function again() { if (loaded) start(0); }
+
+function mute(muted) {
+  lead.muted = muted;
+  at("mute").textContent = muted ? "Sound on" : "Sound off"; // what it will do
 }
 
-function drawSound() { at("sound").setAttribute("aria-pressed", String(!videos[0].muted)); }
-
-function sound() {
-  videos[0].muted = !videos[0].muted;
-  drawSound();
-}
-
-videos[0].addEventListener("timeupdate", () => {
-  if (Math.abs(videos[0].currentTime - videos[1].currentTime) > DRIFT && !videos[1].ended) {
-    videos[1].currentTime = videos[0].currentTime;
-  }
+lead.addEventListener("timeupdate", () => {
+  if (!lead.paused && !lead.ended && Math.abs(lead.currentTime - other.currentTime) > APART) start(lead.currentTime);
 });
-videos[0].addEventListener("ended", () => { // again and again, both from the start
-  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) again();
-});
-videos.forEach((video) => video.addEventListener("error", () => {
-  at("error").textContent = "A video of this pair cannot be shown: run `halign-bench prefs sample` again.";
-}));
+lead.addEventListener("ended", () => { if (!still.matches) again(); });
 
 at("play").addEventListener("click", toggle);
 at("again").addEventListener("click", again);
-at("sound").addEventListener("click", sound);
+at("sound").addEventListener("click", () => mute(!lead.muted));
 at("undo").addEventListener("click", undo);
 
-const KEYS = { 1: () => answer(1), 2: () => answer(2), t: () => answer(0), u: undo, r: again, m: sound, " ": toggle };
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || !at("keys").checked) return;
-  const own = event.target.closest("button, input"); // which the space bar presses
-  const act = KEYS[event.key.toLowerCase()];
-  if (act === undefined || (event.key === " " && own)) return;
-  event.preventDefault();
+const KEYS = {
+  1: () => answer(1), 2: () => answer(2), t: () => answer(0), u: undo, r: again, m: () => mute(!lead.muted), " ": toggle,
+};
+document.addEventListener("keydown", (pressed) => {
+  if (pressed.ctrlKey || pressed.altKey || pressed.metaKey || pressed.repeat || !at("keys").checked) return;
+  const own = pressed.target.closest("button, input"); // which the space bar presses
+  const act = KEYS[pressed.key.toLowerCase()];
+  if (act === undefined || (pressed.key === " " && own)) return;
+  pressed.preventDefault();
   act();
 });
 
-drawSound();
 update("state");
