@@ -122,7 +122,7 @@ def run(
     ] = None,
     preferences: Annotated[
         Path | None,
-        typer.Option(help="Train on these labels (.jsonl, .parquet), not on the track's annotator's.", metavar="FILE"),
+        typer.Option(help="Labels of people to train on (.jsonl, .csv, .parquet), not the track's.", metavar="FILE"),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR")

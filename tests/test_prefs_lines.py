@@ -81,12 +81,20 @@ def test_bytes_that_are_no_utf8_are_a_problem_of_their_line():
 
 
 def test_several_problems_are_told_together_and_no_more_than_ten():
-    lines = [pair(labels={}) if number % 2 else pair() for number in range(8)]
-    message = refused(*lines)
+    message = refused(*[pair(labels={"motion": f"side{number}"}) if number % 2 else pair() for number in range(8)])
     assert message.splitlines()[0] == "labels.jsonl: 4 problems, and nothing of the file was used"
     assert [line.split(",")[0] for line in message.splitlines()[1:]] == ["  line 2", "  line 4", "  line 6", "  line 8"]
-    many = refused(*[pair(labels={})] * 30).splitlines()
+    many = refused(*[pair(labels={"motion": f"side{number}"}) for number in range(30)]).splitlines()
     assert len(many) == 12 and many[-1] == "  and 20 more"
+
+
+def test_what_is_wrong_with_every_line_is_told_once():
+    """As with a column too many in a table that a tool has exported."""
+    lead_time = "lead_time: is no field here"
+    assert refused(*[pair(lead_time=1)] * 2).startswith(f"labels.jsonl, lines 1 and 2, {lead_time}")
+    message = refused(pair(), *[pair(lead_time=1)] * 500, pair(labels={})).splitlines()
+    assert message[0] == "labels.jsonl: 501 problems, and nothing of the file was used"
+    assert message[1].startswith(f"  lines 2, 3, 4, 5, 6 and 495 more, {lead_time}") and len(message) == 3
 
 
 def test_control_characters_in_a_file_do_not_reach_the_terminal():
@@ -95,8 +103,8 @@ def test_control_characters_in_a_file_do_not_reach_the_terminal():
 
 def test_a_file_without_a_line_and_one_of_another_kind_are_refused():
     assert "has no line with a label" in refused("", "  ")
-    for name in ("labels.csv", "labels.json", "labels"):
-        with pytest.raises(RequestError, match=r"neither \.jsonl nor \.parquet; docs/preferences\.md"):
+    for name in ("labels.tsv", "labels.json", "labels"):
+        with pytest.raises(RequestError, match=r"neither \.jsonl nor \.csv nor \.parquet; docs/preferences\.md"):
             parse(Path(name), b"")
 
 
@@ -112,8 +120,52 @@ def test_parquet_holds_the_same_with_its_rows_counted(tmp_path):
     pq.write_table(pa.Table.from_pylist([*lines, pair(left="")]), path)
     with pytest.raises(RequestError, match="row 3, left"):
         parse(path, path.read_bytes())
+    flat = {"clip": "tiny/prompts/000", "left": "a.mp4", "right": "b.mp4", "labels.motion": "left"}  # as of pandas
+    pq.write_table(pa.Table.from_pylist([{**flat, "condition.reference": None}]), path)
+    assert parse(path, path.read_bytes()) == parsed(pair())
     with pytest.raises(RequestError, match="is no parquet file that can be read"):
         parse(path, path.read_bytes()[:-10])
+
+
+CSV = Path("labels.csv")
+
+
+def test_a_csv_has_a_column_for_each_criterion():
+    text = (
+        "\ufeffclip,left,right,labels.motion,labels.fidelity,annotator,session,condition.reference\r\n"
+        "tiny/prompts/000,a.mp4,b.mp4,left,,kim,,\r\n"
+        '"tiny/\n001",0,12,tie,right,,session,\r\n'
+        "\r\n"
+        ",a.mp4,b.mp4,left,,,,anna.png\r\n"
+    )
+    found = dict(parse(CSV, text.encode()))
+    expected = {
+        2: pair(annotator="kim"),
+        3: pair("tiny/\n001", 0, 12, labels={"motion": "tie", "fidelity": "right"}, session="session"),
+        6: pair(None, condition={"reference": "anna.png"}),
+    }
+    assert found == {number: parse_line(document)[0] for number, document in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clip,left,right,labels.motion\na,b,c,lft\n", "labels.csv, line 2, labels.motion: \"lft\" is no label"),
+        ("clip,left,right,labels.motion\na,b,c,left,d\n", "line 2, line: has 5 cells and the header 4"),
+        ("clip,left,right,labels.motion\na,b,0,left\n", "line 2, right: 0 is a candidate's number, and no session"),
+        ("clip,left,right,labels.motion\na,b,c,\n", "line 2, labels: is missing; add it"),
+        ("clip,left,right,labels,labels.motion\na,b,c,left,left\n", "labels.motion: stands beside a column labels"),
+        ("clip,clip\na,b\n", "the column 'clip' stands twice"),
+        ("clip;left;right\na;b;c\n", "line 2, left: is missing"),
+        ('clip,left\n"a,b\n', "labels.csv, line 2: is no CSV"),
+        ("clip,left,right,labels.motion\n", "has no line with a label"),
+        ("\udcff", "is not UTF-8 (byte 1)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_csv_is_said(text, said):
+    with pytest.raises(RequestError) as caught:
+        parse(CSV, text.encode("utf-8", "surrogateescape"))
+    assert said in str(caught.value)
 
 
 json_value = st.recursive(
@@ -136,12 +188,12 @@ def test_any_object_is_a_line_or_has_problems_and_never_both(document):
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_lines_or_one_error(content):
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.sampled_from((FILE, CSV)))
+def test_any_bytes_are_lines_or_one_error(content, path):
     try:
-        assert parse(FILE, content)
+        assert parse(path, content)
     except RequestError as problem:
-        assert str(problem).startswith("labels.jsonl")
+        assert str(problem).startswith(str(path))
 
 
 @settings(deadline=None)

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from halign_bench.errors import RequestError
+from halign_bench.prefs.formats import HELP, Fault, documents
 from halign_bench.registry import nearest
 
-SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 SHOWN = 10  # problems that are told one by one
-FORMAT_HELP = "docs/preferences.md has the format, and how exports of labelling tools become it"
 
 Criterion = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
 Text = Annotated[StrictStr, Field(min_length=1)]
@@ -84,15 +83,28 @@ class Problem:
 
 
 def refuse(path: Path, problems: list[Problem]) -> NoReturn:
-    """One RequestError with all of them, or the first few and how many more."""
-    unit = unit_of(path)
-    ordered = sorted(problems, key=lambda problem: problem.line)
-    told = [_printable(f"{unit} {problem.line}, {problem.field[:60]}: {problem.text}") for problem in ordered]
+    """One RequestError with all of them, or the first few and how many more; what several lines share is told once."""
+    lines: dict[tuple[str, str], list[int]] = {}
+    for problem in sorted(problems, key=lambda problem: problem.line):
+        lines.setdefault((problem.field, problem.text), []).append(problem.line)
+    told = [
+        _printable(f"{unit_of(path)}{_listed(numbers)}, {field[:60]}: {text}")
+        for (field, text), numbers in lines.items()
+    ]
     if len(told) == 1:
         raise RequestError(f"{path}, {told[0]} (nothing of the file was used)")
     if len(told) > SHOWN:
         told[SHOWN:] = [f"and {len(told) - SHOWN} more"]
     raise RequestError("\n  ".join([f"{path}: {len(problems)} problems, and nothing of the file was used", *told]))
+
+
+def _listed(lines: list[int], most: int = 5) -> str:
+    """ " 3", "s 3, 4 and 8", "s 3, 4, 8, 9, 11 and 20 more"."""
+    if len(lines) == 1:
+        return f" {lines[0]}"
+    kept = lines[:most] if len(lines) > most else lines[:-1]
+    last = f"{len(lines) - most} more" if len(lines) > most else str(lines[-1])
+    return f"s {', '.join(map(str, kept))} and {last}"
 
 
 def unit_of(path: Path) -> str:
@@ -101,13 +113,9 @@ def unit_of(path: Path) -> str:
 
 def parse(path: Path, content: bytes) -> list[tuple[int, Pair | Single]]:
     """Lines of a preference file with their numbers, from 1. Raises RequestError with everything that is wrong."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise RequestError(f"{path}: is neither .jsonl nor .parquet; {FORMAT_HELP}")
     problems: list[Problem] = []
-    documents = _rows(path, content) if suffix == ".parquet" else _json_lines(content, problems)
     lines: list[tuple[int, Pair | Single]] = []
-    for number, document in documents:
+    for number, document in documents(path, content):
         line, wrong = parse_line(document)
         problems += [Problem(number, field, text) for field, text in wrong]
         if line is not None:
@@ -115,12 +123,14 @@ def parse(path: Path, content: bytes) -> list[tuple[int, Pair | Single]]:
     if problems:
         refuse(path, problems)
     if not lines:
-        raise RequestError(f"{path}: has no {unit_of(path)} with a label; {FORMAT_HELP}")
+        raise RequestError(f"{path}: has no {unit_of(path)} with a label; {HELP}")
     return lines
 
 
 def parse_line(document: Any) -> tuple[Pair | Single | None, list[tuple[str, str]]]:
     """The line, or what is wrong with it as (field, sentence)."""
+    if isinstance(document, Fault):
+        return None, [(document.field, document.text)]
     document = _without_nulls(document)
     if not isinstance(document, dict):
         return None, [("line", "is no JSON object; write one object a line, in braces")]
@@ -200,48 +210,9 @@ def _without_nulls(value: Any) -> Any:
     for key in ("labels", "condition"):
         if isinstance(kept.get(key), dict):
             kept[key] = {name: inner for name, inner in kept[key].items() if inner is not None}
+    if kept.get("condition") == {}:
+        del kept["condition"]
     return kept
-
-
-def _json_lines(content: bytes, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            yield number, json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-        except _TwiceError as error:
-            problems.append(Problem(number, str(error), "stands twice; keep one of them"))
-        except UnicodeDecodeError as error:
-            problems.append(Problem(number, "line", f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8"))
-        except json.JSONDecodeError as error:
-            text = f"is no JSON (column {error.colno}: {error.msg}); write one JSON object a line"
-            problems.append(Problem(number, "line", text))
-        except (ValueError, RecursionError):
-            problems.append(Problem(number, "line", "is nested too deep, or has too long a number; simplify it"))
-
-
-class _TwiceError(Exception):
-    """A key that stands twice in one JSON object."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _TwiceError(key)
-        found[key] = value
-    return found
-
-
-def _rows(path: Path, content: bytes) -> list[tuple[int, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{path}: is no parquet file that can be read ({str(error).splitlines()[0]})") from None
-    return list(enumerate(table.to_pylist(), 1))
 
 
 __all__ = ["Condition", "Line", "Pair", "Problem", "Single", "parse", "parse_line", "refuse", "unit_of"]
