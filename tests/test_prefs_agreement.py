@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from halign_bench.prefs import votes as voting
-from halign_bench.prefs.agreement import HEADERS, agreement, document, rows
+from halign_bench.prefs.agreement import HEADERS, agreement, document, rows, side_one
 from halign_bench.prefs.answers import Answer
-from halign_bench.prefs.kappa import cohen_kappa
+from halign_bench.prefs.kappa import cohen_kappa, fleiss_kappa
 from halign_bench.prefs.session import Candidate, Noise, Prompt, Session
 from halign_bench.prefs.votes import majority, votes
 
@@ -57,10 +57,26 @@ def test_two_annotators_are_compared_by_cohen_on_what_both_labelled():
     assert between(kim="llrrtl-r", lee="llrltlr-") == found  # the bootstrap has a seed
 
 
-def test_more_are_compared_by_fleiss_on_what_all_labelled():
+def test_more_are_compared_by_fleiss():
     found = between(kim="llrr", lee="llrr", max="llr-")
     assert (found.statistic, found.pairs, found.left_out, found.kappa) == ("fleiss", 3, 1, 1.0)
-    assert "1 more not labelled by all" in rows([found])[0]
+    assert "1 labelled by fewer or more" in rows([found])[0]
+
+
+def test_where_each_pair_was_labelled_by_some_of_the_annotators_fleiss_takes_the_usual_number_of_labels():
+    found = between(kim="lrlr----", lee="lrl-lr--", max="---rrrl-")  # of two each but for clip6
+    assert (found.between, found.statistic) == (("kim", "lee", "max"), "fleiss")
+    assert (found.pairs, found.left_out) == (6, 1)
+    assert found.kappa == fleiss_kappa(["ll", "rr", "ll", "rr", "lr", "rr"]).value
+
+
+def test_how_often_the_video_on_side_1_was_better_is_counted():
+    answers = [
+        answer.model_copy(update={"shown": shown})
+        for answer, shown in zip(said(kim="llrrt")["kim"], [(0, 1), (1, 0), (0, 1), (1, 0), (0, 1)], strict=True)
+    ]
+    assert side_one(answers) == (2, 4) and side_one([]) == (0, 0)
+    assert document([], {"kim": (2, 4)})["side_one"] == {"kim": {"better": 2, "answers": 4}}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +93,7 @@ def test_where_there_is_no_kappa_there_is_a_reason_and_not_a_0(labels, reason):
     found = between(**labels)
     assert (found.kappa, found.ci, found.reason) == (None, None, reason)
     assert reason in rows([found])[0] and len(rows([found])[0]) == len(HEADERS)
-    assert document([found])["agreement"][0]["kappa"] is None
+    assert document([found], {})["agreement"][0]["kappa"] is None
 
 
 def test_the_majority_is_compared_with_the_automatic_score_where_both_have_a_side():

@@ -108,6 +108,7 @@ def test_from_answers_to_records_that_name_the_file(runs: Runs, session: Path, t
         }
     code, said, _ = runs.finish(runs.command("prefs", "agreement", str(session), "--json"))
     found = json.loads(said)["agreement"]
+    assert json.loads(said)["side_one"].keys() == {"kim", "lee", "max"}
     assert code == 0 and [(one["criterion"], one["statistic"]) for one in found] == [
         ("motion", "fleiss"), ("motion", "cohen"), ("fidelity", "fleiss"), ("fidelity", "cohen")
     ]
@@ -184,22 +185,30 @@ def test_ties_and_videos_in_an_export(runs: Runs, session: Path, tmp_path: Path)
     assert code == 2 and "has no answers yet" in told
 
 
-def test_the_documented_step_from_label_studio_makes_a_preference_file(tmp_path: Path) -> None:
+def documented(number: int) -> str:
+    """A Python program of the page on preferences."""
     page = (Path(__file__).parent.parent / "docs" / "preferences.md").read_text(encoding="utf-8")
-    (tmp_path / "convert.py").write_text(page.split("```python\n")[1].split("```")[0])
+    return page.split("```python\n")[number].split("```")[0]
+
+
+def test_the_documented_step_from_label_studios_json_makes_a_preference_file(tmp_path: Path) -> None:
+    (tmp_path / "convert.py").write_text(documented(1))
 
     def result(name: str, kind: str, **value: object) -> dict[str, object]:
-        return {"from_name": name, "to_name": "v1,v2", "type": kind, "value": value}
+        return {"id": "a1", "from_name": name, "to_name": "v1,v2", "type": kind, "origin": "manual", "value": value}
 
-    data = {"clip": "tiny/prompts/000", "left": "a.mp4", "right": "b.mp4"}
+    def annotation(who: int, *results: dict[str, object], cancelled: bool = False) -> dict[str, object]:
+        return {"id": who, "completed_by": who, "result": results, "was_cancelled": cancelled, "lead_time": 4.2}
+
+    data = {"clip": "tiny/prompts/000", "left": "a.mp4", "right": "b.mp4", "left_url": "/data/local-files/?d=a.mp4"}
     export = [
-        {"id": 1, "data": data, "annotations": [
-            {"completed_by": 7, "result": [result("motion", "pairwise", selected="right"),
-                                           result("tie", "choices", choices=["fidelity"])]},
-            {"completed_by": 8, "result": []},
+        {"id": 1, "data": data, "project": 1, "annotations": [
+            annotation(7, result("motion", "pairwise", selected="right"),
+                       result("fidelity", "choices", choices=["tie"])),
+            annotation(8), annotation(9, result("motion", "pairwise", selected="left"), cancelled=True),
         ]},
         {"id": 2, "data": {**data, "clip": "tiny/prompts/001"}, "annotations": [
-            {"completed_by": 7, "result": [result("motion", "pairwise", selected="left")]},
+            annotation(7, result("motion", "choices", choices=["left"])),
         ]},
     ]  # fmt: skip
     (tmp_path / "export.json").write_text(json.dumps(export))
@@ -208,6 +217,21 @@ def test_the_documented_step_from_label_studio_makes_a_preference_file(tmp_path:
     lines = [line for _, line in parse(tmp_path / "labels.jsonl", made)]
     assert [(line.clip, line.labels, line.annotator) for line in lines] == [
         ("tiny/prompts/000", {"motion": "right", "fidelity": "tie"}, "7"), ("tiny/prompts/001", {"motion": "left"}, "7")
+    ]
+
+
+def test_the_documented_step_from_label_studios_csv_makes_a_preference_file(tmp_path: Path) -> None:
+    (tmp_path / "convert.py").write_text(documented(2))
+    (tmp_path / "export.csv").write_text(
+        "clip,left,right,left_url,id,motion,hands,annotator,annotation_id,created_at,updated_at,lead_time\n"
+        "tiny/prompts/000,a.mp4,b.mp4,/data/local-files/?d=a.mp4,1,left,tie,7,1,2024-03-29,2024-03-29,4.2\n"
+        "tiny/prompts/001,a.mp4,b.mp4,/data/local-files/?d=a.mp4,2,right,,7,2,2024-03-29,2024-03-29,4.2\n"
+    )
+    command = [sys.executable, "convert.py", "export.csv", "labels.csv", "motion", "hands"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    lines = [line for _, line in parse(tmp_path / "labels.csv", (tmp_path / "labels.csv").read_bytes())]
+    assert [(line.clip, line.labels, line.annotator) for line in lines] == [
+        ("tiny/prompts/000", {"motion": "left", "hands": "tie"}, "7"), ("tiny/prompts/001", {"motion": "right"}, "7")
     ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from halign_bench.prefs.answers import Answer
 from halign_bench.prefs.kappa import Kappa, cohen_kappa, fleiss_kappa
 from halign_bench.prefs.session import Question, Session
 from halign_bench.prefs.votes import Votes, majority
@@ -43,8 +45,9 @@ class Agreement:
 def agreement(session: Session, votes: Votes) -> list[Agreement]:
     """For each criterion between all annotators who labelled it, then of their majority with the automatic score.
 
-    Between annotators those pairs count that all of them labelled. With the automatic score those count where the
-    majority is no tie and both candidates have a score, for a score is hardly ever equal.
+    Between two annotators those pairs count that both labelled; of more, those with the number of labels that most
+    pairs have, whoever gave them, for Fleiss' κ takes the same number for each. With the automatic score those count
+    where the majority is no tie and both candidates have a score, for a score is hardly ever equal.
     """
     found = []
     for criterion in session.criteria:
@@ -61,7 +64,11 @@ def _between(session: Session, criterion: str, said: dict[Question, dict[str, st
     if len(names) < 2:
         reason = f"{'one annotator' if names else 'nobody'} labelled it; agreement takes two"
         return Agreement(criterion, names, statistic, 0, len(said), None, None, None, reason)
-    shared = {question: [given[name] for name in names] for question, given in said.items() if len(given) == len(names)}
+    several = Counter(len(given) for given in said.values() if len(given) > 1)
+    most = max(several, key=lambda labels: (several[labels], labels), default=2)
+    shared = {
+        question: [given[name] for name in sorted(given)] for question, given in said.items() if len(given) == most
+    }
     return _measured(session, criterion, names, statistic, shared, len(said) - len(shared))
 
 
@@ -109,9 +116,19 @@ def _interval(
     return percentile_interval(estimate, replicates, len(set(clips)), (-1.0, 1.0))
 
 
-def document(found: Sequence[Agreement]) -> dict[str, Any]:
+def side_one(answers: Sequence[Answer]) -> tuple[int, int]:
+    """In how many answers the video on side 1 was better, and how many were no tie. By chance it is one half."""
+    better = [answer for answer in answers if answer.label != "tie"]
+    taken = [answer.shown[0] == (answer.left if answer.label == "left" else answer.right) for answer in better]
+    return sum(taken), len(taken)
+
+
+def document(found: Sequence[Agreement], sides: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """JSON-able."""
-    return {"schema": SCHEMA, "agreement": [{**asdict(one), "between": list(one.between)} for one in found]}
+    return {
+        "schema": SCHEMA, "agreement": [{**asdict(one), "between": list(one.between)} for one in found],
+        "side_one": {name: {"better": better, "answers": answers} for name, (better, answers) in sides.items()},
+    }  # fmt: skip
 
 
 HEADERS = ("criterion", "between", "pairs", "agree", "κ", "95 % interval", "note")
@@ -135,8 +152,8 @@ def _note(one: Agreement) -> str:
         return one.reason
     if not one.left_out:
         return ""
-    why = "tied or not scored" if AUTOMATIC in one.between else "not labelled by all"
-    return f"{one.left_out} more {why}"
+    why = "tied or not scored" if AUTOMATIC in one.between else "labelled by fewer or more"
+    return f"{one.left_out} {why}"
 
 
-__all__ = ["HEADERS", "Agreement", "agreement", "document", "rows"]
+__all__ = ["HEADERS", "Agreement", "agreement", "document", "rows", "side_one"]

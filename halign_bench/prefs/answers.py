@@ -7,18 +7,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halign_bench.atomic import atomic_write
 from halign_bench.errors import RequestError
 from halign_bench.locking import locked
-from halign_bench.prefs.lines import Criterion
+from halign_bench.prefs.lines import Criterion, Label
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 FOLDER = "answers"
-Label = Literal["left", "right", "tie"]
 
 
 class Answer(BaseModel):
@@ -116,4 +115,4 @@ class AnswerLog:
         self.answers = answers
 
 
-__all__ = ["Answer", "AnswerLog", "Label", "answers_path", "check_name", "read_all", "read_answers"]
+__all__ = ["Answer", "AnswerLog", "answers_path", "check_name", "read_all", "read_answers"]

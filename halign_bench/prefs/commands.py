@@ -144,25 +144,31 @@ def agreement(
     from halign_bench.prefs.votes import votes
 
     found = read_session(session)
-    said = votes(found, read_all(session))
+    answers = read_all(session)
+    said = votes(found, answers)
     if not any(said.values()):
         raise RequestError(f"{session}: has no answers yet; `halign-bench prefs label` asks for them")
     from halign_bench.prefs import agreement as report
 
     measured = report.agreement(found, said)
+    sides = {name: report.side_one(given) for name, given in answers.items()}
     if as_json:
-        print_json(report.document(measured))
+        print_json(report.document(measured, sides))
     else:
         print_table(report.HEADERS, report.rows(measured), bad=[False] * len(measured))
         print("κ is 1 for full agreement and 0 for what chance gives; intervals draw whole prompts.")
+        shares = ", ".join(f"{name} in {better} of {answers} answers" for name, (better, answers) in sides.items())
+        print(f"The video on side 1 was better for {shares} that are no tie.")
     return 0
 
 
 def parse_criteria(text: str) -> tuple[str, ...]:
     """ "motion,hands" -> ("motion", "hands"). Raises `RequestError` for what is no name."""
+    from halign_bench.prefs.lines import CRITERION
+
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
-        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
+        if not re.fullmatch(CRITERION, name):
             raise RequestError(
                 f"--criteria {text}: {name or 'nothing'} is no name; write small letters, digits, - and _, for "
                 "example motion,hands"

@@ -16,7 +16,9 @@ from halign_bench.registry import nearest
 
 SHOWN = 10  # problems that are told one by one
 
-Criterion = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
+CRITERION = r"^[a-z][a-z0-9_-]{0,39}$"  # of names of criteria
+Criterion = Annotated[str, Field(pattern=CRITERION)]
+Label = Literal["left", "right", "tie"]
 Text = Annotated[StrictStr, Field(min_length=1)]
 Video = Annotated[StrictInt, Field(ge=0)] | Text
 """A file, relative to the preference file; or the number of a candidate of the line's session."""
@@ -55,7 +57,7 @@ class Pair(Line):
 
     left: Video
     right: Video
-    labels: dict[Criterion, Literal["left", "right", "tie"]] = Field(min_length=1)
+    labels: dict[Criterion, Label] = Field(min_length=1)
 
     @property
     def videos(self) -> dict[str, str | int]:
@@ -181,7 +183,7 @@ def _in_words(model: type[Line], found: Any) -> tuple[str, str]:
     if place[0] in ("left", "right", "video"):
         return place[0], f"{_shown(given)} names no video; write a file's name, or a candidate's number from 0"
     if kind == "string_pattern_mismatch":
-        return "labels", f"{_shown(given)} is no name of a criterion; write small letters, digits, - and _"
+        return "labels", f"{_shown(given)} is no name of a criterion; write at most 40 small letters, digits, - and _"
     if kind == "too_short" and place[0] == "labels":
         return field, "is empty; give at least one criterion its label, or leave the line out"
     if kind == "string_too_short":

@@ -6,7 +6,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from halign_bench.prefs.answers import Answer, AnswerLog, Label
+from halign_bench.prefs.answers import Answer, AnswerLog
+from halign_bench.prefs.lines import Label
 from halign_bench.prefs.session import Question, Session
 from halign_bench.recording import now
 from halign_bench.sampling import derived_seed
