@@ -125,6 +125,7 @@ def test_from_answers_to_records_that_name_the_file(runs: Runs, session: Path, t
         sha256
     }
     assert record.provenance["preferences"]["name"] == "labels.jsonl"
+    assert f"trained on the labels of people in the file with sha256 {sha256}" in (out / "leaderboard.md").read_text()
     assert record.provenance["preferences"]["criteria"]["motion"] == {"pairs": 4, "heldout_pairs": 2, "winners": 4}
     assert "implicit_accuracy@motion" in record.metrics
     stamp = (out / "records" / "tpo-s0.json").stat().st_mtime_ns

@@ -28,7 +28,7 @@ class Agreement:
     between   names of the annotators, or "majority" and "automatic scores"
     pairs     that count; `left_out` are labelled ones that do not
     observed  share of agreeing labels, in [0, 1]
-    ci        95 % bootstrap interval of κ; pairs of one prompt are drawn together
+    ci        95 % bootstrap interval of κ; pairs of one prompt are drawn together. None where nobody disagreed, too
     """
 
     criterion: str
@@ -96,7 +96,9 @@ def _measured(
     rows = list(items.values())
     compute: Callable[[Sequence[list[str]]], Kappa] = _cohen if statistic == "cohen" else fleiss_kappa
     whole = compute(rows)
-    ci = None if whole.value is None else _interval(session, list(items), rows, compute, whole.value)
+    ci = None
+    if whole.value is not None and whole.observed != 1:  # else every resample agrees as well, which tells nothing
+        ci = _interval(session, list(items), rows, compute, whole.value)
     return Agreement(criterion, names, statistic, len(rows), left_out, whole.observed, whole.value, ci, whole.reason)
 
 
@@ -150,10 +152,11 @@ def rows(found: Sequence[Agreement]) -> list[tuple[str, ...]]:
 def _note(one: Agreement) -> str:
     if one.reason is not None:
         return one.reason
-    if not one.left_out:
-        return ""
-    why = "tied or not scored" if AUTOMATIC in one.between else "labelled by fewer or more"
-    return f"{one.left_out} {why}"
+    notes = ["no interval: nobody disagreed"] if one.observed == 1 else []
+    if one.left_out:
+        why = "tied or not scored" if AUTOMATIC in one.between else "labelled by fewer or more"
+        notes.append(f"{one.left_out} {why}")
+    return "; ".join(notes)
 
 
 __all__ = ["HEADERS", "Agreement", "agreement", "document", "rows", "side_one"]
