@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +19,17 @@ def away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         os.chdir(folder)
         yield folder
         os.chdir(before)
+
+
+@pytest.fixture
+def real_clip() -> Callable[[str], Path]:
+    """A file of real people by its name; the test is skipped where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "clips"
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("HALIGN_TEST_CLIPS", beside)) / name
+        if not path.is_file():
+            pytest.skip(f"no real clip {name}: set HALIGN_TEST_CLIPS to a folder that has it")
+        return path
+
+    return find
