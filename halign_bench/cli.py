@@ -26,6 +26,8 @@ from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.printing import print_json, print_table
+from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
+from halign_bench.report.commands import report
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
 from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
@@ -63,6 +65,7 @@ app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
+app.command(name="report", epilog=REPORT_EXAMPLES)(report)
 app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 

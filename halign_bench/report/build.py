@@ -1,0 +1,128 @@
+"""Makes a report: reads the records, draws on what figures and tables have, and writes the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halign_bench.errors import Interrupted, RequestError
+from halign_bench.figures.make import KINDS, csv_text
+from halign_bench.figures.source import NoData, Source, read
+from halign_bench.figures.style import Look
+from halign_bench.progress import Progress, Stop
+from halign_bench.report import configs, document, gallery, panels
+from halign_bench.report.writing import Files, replacing, script
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TITLES = {
+    "quality-nfe": "Quality against network evaluations", "quality-seconds": "Quality against seconds",
+    "pareto": "Two scores against each other", "win-rates": "Wins on single clips", "training": "Trainings",
+    "timesteps": "Noise levels", "fold": "TMM's fold", "data-efficiency": "IPA's data efficiency",
+}  # fmt: skip
+DIGITS = 6  # of a number in a figure's data; its CSV has all
+
+
+def make(runs: Sequence[Path], out: Path, clips: int, data: Path | None, console: Console) -> list[str]:
+    """Writes the report of these runs to the folder `out`, and returns what it had to leave out.
+
+    clips  how many to show videos of; data  folder of the videos of a track that reads one
+    Raises RequestError, Interrupted on Ctrl-C; the folder then stays as it was.
+    """
+    source = read(runs)
+    if source.board is None:
+        raise RequestError("a report is of records; give the --out folder of a run, and analyses beside it if you like")
+    absent: list[str] = []
+    figures: list[dict[str, Any]] = []
+    said = document.context(source) | {"configs": configs.configs(source), "figures": figures, "absent": absent}
+    try:
+        with (
+            Stop().listening() as stop,
+            replacing(out, lambda folder: _page({**said, "folder": folder})) as files,
+        ):
+            stop.gentle = True
+            _bundle(files)
+            figures += _figures(source, files, absent)
+            files.text("data/styles.js", script("styles", _styles(source)))
+            try:
+                shown: dict[str, Any] | None = gallery.make(source, clips, data, files, Progress(console, stop))
+            except NoData as problem:
+                shown = None
+                absent.append(f"gallery: {problem}")
+            files.text("data/gallery.js", script("gallery", shown))
+            said["gallery"] = shown
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted(f"interrupted; {out} is as it was before") from None
+    except OSError as problem:
+        raise RequestError(f"--out {out}: cannot be written ({problem.strerror or problem})") from None
+    return absent + (shown["notes"] if shown is not None and not any(c["video"] for c in shown["clips"]) else [])
+
+
+def _bundle(files: Files) -> None:
+    """The page's own scripts and styles, and the libraries with their licences."""
+    for item in _walk(resources.files("halign_bench.report") / "static"):
+        if item[0] != "page.html":
+            files.path(f"static/{item[0]}").write_bytes(item[1].read_bytes())
+
+
+def _walk(folder: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        found += _walk(item, f"{prefix}{item.name}/") if item.is_dir() else [(prefix + item.name, item)]
+    return found
+
+
+def _figures(source: Source, files: Files, absent: list[str]) -> list[dict[str, Any]]:
+    """Those that the records have data for, with their CSV; what is left out goes to `absent`."""
+    made = []
+    for name, kind in KINDS.items():
+        try:
+            rows = kind.rows(source)
+        except NoData as problem:
+            absent.append(f"figure {name}: {problem}")
+            continue
+        found = [_plain(asdict(panel)) for panel in panels.panels(name, rows)]
+        files.text(f"data/{name}.js", script(name, found))
+        files.text(f"data/{name}.csv", csv_text(rows))
+        made.append({"name": name, "title": TITLES[name], "caption": kind.caption, "panels": len(found)})
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as short as a figure shows them, and no fields that hold nothing."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items() if one not in (None, False, "", [])}
+    return value
+
+
+def _styles(source: Source) -> dict[str, Any]:
+    """How each method looks in figures, as in those for a paper: None is the colour of the text."""
+    look, dashes = Look(1.0, source.methods), {"-": [], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1.5, 2.5]}
+    styles = {}
+    for method in source.methods:
+        of = look.of(method)
+        line = of["linestyle"]
+        styles[method] = {
+            "colour": None if method == "base" else of["color"], "marker": of["marker"],
+            "dash": dashes[line] if isinstance(line, str) else list(line[1]),
+        }  # fmt: skip
+    return styles
+
+
+def _page(said: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    template = (resources.files("halign_bench.report") / "static" / "page.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(template).render(said) + "\n"
+
+
+__all__ = ["make"]
