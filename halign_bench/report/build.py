@@ -88,7 +88,7 @@ def _figures(source: Source, files: Files, absent: list[str]) -> list[dict[str, 
         found = [_plain(asdict(panel)) for panel in panels.panels(name, rows)]
         files.text(f"data/{name}.js", script(name, found))
         files.text(f"data/{name}.csv", csv_text(rows))
-        made.append({"name": name, "title": TITLES[name], "caption": kind.caption, "panels": len(found)})
+        made.append({"name": name, "title": TITLES[name], "caption": kind.caption.removeprefix(f"{TITLES[name]}. "), "panels": len(found)})
     return made
 
 
@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items() if one not in (None, False, "", [])}
+        return {name: _plain(one) for name, one in value.items() if one is not None and one is not False and one != "" and one != []}
     return value
 
 

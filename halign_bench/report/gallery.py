@@ -152,10 +152,8 @@ class _Films:
             self.notes.append(f"{said}; no PSNR is on record to compare them by.")
             return
         worst = max(self._errors)
-        self.notes.append(
-            f"{said}; the PSNR of each differs from that on record by at most {worst:.2g} dB "
-            f"({len(self._errors)} samples)."
-        )
+        same = f"differs from that on record by at most {worst:.2g} dB" if worst > 0 else "is exactly that on record"
+        self.notes.append(f"{said}; the PSNR of each of the {len(self._errors)} samples {same}.")
 
 
 def _skeleton(clip: Clip) -> dict[str, Any]:

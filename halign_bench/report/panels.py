@@ -47,6 +47,7 @@ class Panel:
     names      categories of the y axis, from above; None is numbers
     at_x, at_y   where lines are drawn that points are compared with
     steps      corners of a front, None where there is none
+    better     whether more is better, in x and in y: where that is, seen from 0, is shaded
     backwards  x grows to the left
     """
 
@@ -59,6 +60,7 @@ class Panel:
     at_x: list[float] = field(default_factory=list)
     at_y: list[float] = field(default_factory=list)
     steps: list[tuple[float, float]] | None = None
+    better: tuple[bool, bool] | None = None
     backwards: bool = False
 
 
@@ -110,7 +112,7 @@ def _pareto(rows: Sequence[Row]) -> list[Panel]:
         names = (f"Δ {label(key, of[0][f'{axis}_higher_is_better'])}" for axis, key in (("x", x), ("y", y)))
         across, up = names
         found.append(Panel(f"{label(y)} against {label(x)}", across, up, series, at_x=[0.0], at_y=[0.0],
-                           steps=_steps(of)))  # fmt: skip
+                           steps=_steps(of), better=(of[0]["x_higher_is_better"], of[0]["y_higher_is_better"])))  # fmt: skip
     return found
 
 

@@ -2,7 +2,7 @@
 "use strict";
 
 halign.charts = (() => {
-  const { element, number } = halign;
+  const { element, number, svg } = halign;
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
   const DASHES = [[], [6, 3], [6, 3, 1, 3], [1.5, 2.5]];
   // Outlines in a box of 10 by 10, as the figures for a paper mark their methods.
@@ -68,7 +68,7 @@ halign.charts = (() => {
     const many = series.points.length > MANY;
     return {
       type: "line", name: series.name, data: marks(series, style, look), silent: Boolean(series.faint),
-      showSymbol: !many && !series.faint, symbol: `path://${MARKERS[style.marker]}`, symbolSize: 9, z: series.faint ? 2 : 4,
+      showSymbol: !many && !series.faint, symbol: `path://${MARKERS[style.marker]}`, symbolSize: 9, z: series.faint ? 2 : 4, itemStyle: { color: style.colour },
       sampling: many ? "lttb" : undefined, animation: false,
       lineStyle: {
         color: style.colour, type: style.dash.length ? style.dash : "solid",
@@ -114,12 +114,27 @@ halign.charts = (() => {
 
   function custom(series, renderItem) {
     return {
-      type: "custom", name: series.name, data: series.points.map(numbers), renderItem, silent: true, z: 1, clip: true,
+      type: "custom", data: series.points.map(numbers), renderItem, silent: true, z: 1, clip: true,
       encode: { x: [0, 2, 3], y: [1, 4, 5], tooltip: [] }, animation: false,
     };
   }
 
-  function guides(panel, look) {
+  // The quarter in which both are better than what the lines stand for.
+  function corner([right, up], look) {
+    const renderItem = ({ coordSys: { x, y, width, height } }, api) => {
+      const [across, down] = api.coord([0, 0]);
+      const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+      const [left, top] = [clamp(across, x, x + width), clamp(down, y, y + height)];
+      const shape = {
+        x: right ? left : x, width: right ? x + width - left : left - x,
+        y: up ? y : top, height: up ? top - y : y + height - top,
+      };
+      return { type: "rect", shape, style: { fill: look.faint, opacity: 0.1 } };
+    };
+    return { type: "custom", data: [[0, 0]], renderItem, silent: true, z: 0, animation: false };
+  }
+
+  function guides(panel, look, whole) {
     const data = [...(panel.at_x ?? []).map((x) => ({ xAxis: x })), ...(panel.at_y ?? []).map((y) => ({ yAxis: y }))];
     const found = [];
     if (data.length) {
@@ -131,7 +146,8 @@ halign.charts = (() => {
         },
       });
     }
-    if (panel.steps) {
+    if (panel.better) found.push(corner(panel.better, look));
+    if (panel.steps && whole) { // the front is that of all methods
       found.push({
         type: "line", data: panel.steps, showSymbol: false, silent: true, animation: false, z: 1,
         lineStyle: { color: look.faint, width: 1.2, type: "solid" },
@@ -143,11 +159,11 @@ halign.charts = (() => {
   function axes(panel, look) {
     const shared = {
       nameTextStyle: { color: look.faint }, axisLabel: { color: look.faint, hideOverlap: true },
-      axisLine: { show: true, lineStyle: { color: look.line } }, splitLine: { lineStyle: { color: look.line, opacity: 0.5 } },
+      axisLine: { show: true, onZero: false, lineStyle: { color: look.line } }, splitLine: { lineStyle: { color: look.line, opacity: 0.5 } },
     };
     const ticks = panel.log ? [...new Set(panel.series.flatMap((one) => one.points.map((point) => point.x)))] : undefined;
     const x = {
-      ...shared, type: panel.log ? "log" : "value", scale: true, name: panel.x, nameLocation: "middle", nameGap: 26,
+      ...shared, ...(panel.log ? { type: "log", min: 0.9 * Math.min(...ticks), max: 1.1 * Math.max(...ticks) } : { type: "value", scale: true }), name: panel.x, nameLocation: "middle", nameGap: 26,
       inverse: Boolean(panel.backwards), splitNumber: 4,
       axisLabel: { ...shared.axisLabel, customValues: ticks, formatter: (value) => String(number(value)) },
       axisTick: { customValues: ticks }, splitLine: { show: false },
@@ -155,7 +171,8 @@ halign.charts = (() => {
     const y = panel.names
       ? { ...shared, type: "category", data: panel.names, inverse: true, axisLabel: { color: look.text, width: 110, overflow: "truncate", interval: 0 } }
       : { ...shared, type: "value", scale: true, name: panel.y, nameLocation: "end", splitNumber: 4, nameTextStyle: { color: look.faint, align: "left" } };
-    if (panel.names) Object.assign(x, { min: 0, max: 1, interval: 0.25 });
+    if (panel.names) Object.assign(x, { min: 0, max: 1, interval: 0.25 }); // shares
+    if (panel.backwards) Object.assign(x, { min: 0, max: 1 }); // noise levels
     return { xAxis: x, yAxis: y };
   }
 
@@ -173,8 +190,14 @@ halign.charts = (() => {
       if (!ranged) return [main];
       return [one.line && one.points.length > 1 ? band(one, style) : intervals(one, style), main];
     });
+    const others = places.filter((name) => !(name in styles)); // methods stand above all figures
     return {
-      ...axes(drawn, look), series: [...series, ...guides(panel, look)], animation: false,
+      ...axes(drawn, look),
+      legend: {
+        show: others.length > 1, data: others, top: 0, right: 8, itemWidth: 26, itemHeight: 9, selectedMode: false,
+        textStyle: { color: look.text },
+      },
+      series: [...series, ...guides(panel, look, visible.length === panel.series.length)], animation: false,
       grid: { left: 8, right: 16, top: panel.names ? 8 : 30, bottom: 34, containLabel: true, outerBoundsMode: "same" },
       textStyle: { fontFamily: "system-ui, sans-serif" },
       tooltip: {
@@ -187,11 +210,6 @@ halign.charts = (() => {
 
   // Line and mark of a method, for the list of methods.
   function swatch(style) {
-    const svg = (tag, properties) => {
-      const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-      for (const [name, value] of Object.entries(properties)) made.setAttribute(name, value);
-      return made;
-    };
     const shade = style.colour ?? "currentColor";
     const picture = svg("svg", { viewBox: "0 0 34 12", width: 34, height: 12, "aria-hidden": "true", class: "swatch" });
     picture.append(

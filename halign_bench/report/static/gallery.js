@@ -2,10 +2,14 @@
 "use strict";
 
 (() => {
-  const { data, element, number, url, whenNear } = halign;
+  const { data, element, number, svg, url, whenNear } = halign;
   const FEW = 6; // methods shown at first
   const SPEEDS = [1, 0.5, 0.25];
   const REAL = "real clip";
+  const ICONS = {
+    back: "M2,2H4V14H2ZM14,2V14L5,8Z", forth: "M12,2H14V14H12ZM2,2V14L11,8Z", play: "M3,1V15L14,8Z",
+    pause: "M3,2H7V14H3ZM9,2H13V14H9Z",
+  };
 
   const region = document.getElementById("gallery-player");
   const list = document.getElementById("gallery-clips");
@@ -23,6 +27,7 @@
     const stage = element("div", { className: "tiles" });
     const scores = element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Scores of this clip" });
     region.append(heading, controls.bar, methods, stage, scores);
+    region.tabIndex = 0;
     region.setAttribute("aria-keyshortcuts", "Space ArrowLeft ArrowRight Home End L M S N P");
     region.addEventListener("keydown", keys);
     const table = clips();
@@ -37,7 +42,7 @@
       const names = { data: null, type: "string", render: DataTable.render.text() };
       const button = (clip) => {
         const one = element("button", { type: "button", className: "clip", textContent: clip.id });
-        one.addEventListener("click", () => { choose(clip); region.focus({ preventScroll: false }); });
+        one.addEventListener("click", () => { choose(clip); region.focus(); });
         return one;
       };
       return new DataTable(made, {
@@ -49,7 +54,7 @@
           { ...names, title: "person", data: "identity" },
           { title: "mean rank", data: "rank", render: (rank, kind) => (kind === "display" ? rank.toFixed(2) : rank) },
           { title: "spread over methods", data: "spread", render: (spread, kind) => (kind === "display" ? spread.toFixed(2) : spread) },
-          { title: "video", data: "video", render: (video) => (video ? "yes" : "no") },
+          { title: "video", data: "video", visible: filmed.length > 0, render: (video) => (video ? "yes" : "no") },
         ],
       });
     }
@@ -72,7 +77,7 @@
     function transport() {
       const bar = element("div", { className: "transport", role: "toolbar", "aria-label": "Playback" });
       const button = (text, label, act) => {
-        const made = element("button", { type: "button", textContent: text, "aria-label": label, title: label });
+        const made = element("button", { type: "button", "aria-label": label, title: label }, text in ICONS ? icon(text) : text);
         made.addEventListener("click", act);
         bar.append(made);
         return made;
@@ -88,9 +93,9 @@
       };
       const made = {
         bar,
-        back: button("⏮", "One frame back (Left)", () => player?.step(-1)),
-        play: button("▶", "Play (Space)", () => toggled()),
-        forth: button("⏭", "One frame on (Right)", () => player?.step(1)),
+        back: button("back", "One frame back (Left)", () => player?.step(-1)),
+        play: button("play", "Play (Space)", () => toggled()),
+        forth: button("forth", "One frame on (Right)", () => player?.step(1)),
         seek: element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": "Frame" }),
         time: element("output", { className: "time" }),
       };
@@ -131,7 +136,7 @@
       ] : [];
       stage.replaceChildren(...tiles.map((one) => one.figure));
       controls.bar.hidden = !clip.video;
-      methods.hidden = !clip.video && gallery.methods.every((method) => method.absent);
+      methods.hidden = !filmed.length;
       if (!clip.video) {
         stage.replaceChildren(element("p", {}, "No video of this clip was made."));
         player = null;
@@ -168,7 +173,7 @@
 
     function told(frame, playing) {
       const label = playing ? "Pause (Space)" : "Play (Space)";
-      controls.play.textContent = playing ? "⏸" : "▶";
+      controls.play.replaceChildren(icon(playing ? "pause" : "play"));
       controls.play.setAttribute("aria-label", label);
       controls.play.title = label;
       controls.seek.value = frame;
@@ -254,6 +259,12 @@
       event.preventDefault();
       act();
     }
+  }
+
+  function icon(name) {
+    const picture = svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" });
+    picture.append(svg("path", { d: ICONS[name] }));
+    return picture;
   }
 
   const loaded = (tiles) => Promise.all(tiles.filter((one) => one.video).map(({ video }) => new Promise((resolve) => {

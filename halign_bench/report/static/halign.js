@@ -43,6 +43,12 @@ window.halign = (() => {
     return made;
   }
 
+  function svg(tag, properties) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(properties)) made.setAttribute(name, value);
+    return made;
+  }
+
   // Calls `act` once, when the element comes near the part of the page that is seen.
   function whenNear(target, act) {
     const observer = new IntersectionObserver((entries) => {
@@ -62,7 +68,7 @@ window.halign = (() => {
   dark.addEventListener("change", themed);
 
   return {
-    dark, data, element, number, script, whenNear,
+    data, element, number, script, svg, whenNear,
     receive: (name, value) => waiting.get(name).resolve(value),
     url: (path) => new URL(path, root).href,
   };

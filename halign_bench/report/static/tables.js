@@ -14,6 +14,7 @@
       const kind = header.dataset.type;
       if (kind === "high") return { type: "score", orderSequence: ["desc", "asc", ""] };
       if (kind === "low" || kind === "number") return { type: "score", orderSequence: ["asc", "desc", ""] };
+      if (kind === "none") return { orderable: false };
       return kind === "text" ? { type: "string", orderSequence: ["asc", "desc", ""] } : null;
     });
   }

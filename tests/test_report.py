@@ -1,0 +1,424 @@
+"""The report's folder: what its pages say and from what, and how it is replaced. The page itself: test_report_page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import run_tiny  # noqa: F401 (registers the tiny track and backbone)
+from records import IDS, cell
+from report_records import EVIL, LACKS_ALL, LACKS_ONE, QUOTED, with_made_up_samples, write_run
+
+from halign_bench.cli import main
+from halign_bench.figures.make import KINDS
+from halign_bench.figures.source import read
+from halign_bench.report import clips, panels, writing
+from halign_bench.results import read_records
+
+ROOT = Path(__file__).resolve().parent.parent
+STATIC = ROOT / "halign_bench" / "report" / "static"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    """A report with made-up samples of six clips."""
+    out = tmp_path_factory.mktemp("made") / "report"
+    with pytest.MonkeyPatch.context() as patch:
+        with_made_up_samples(patch)
+        assert main(["report", str(run), "--out", str(out), "--clips", "6"]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """Its text, and every element with its attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, text):
+        self.words.append(text)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def files(out: Path) -> Path:
+    (folder,) = out.glob("files-*")
+    return folder
+
+
+def data(out: Path, name: str):
+    """What a script of the report gives to the page."""
+    found = re.fullmatch(r"halign\.receive\((\"[^\"]+\"),(.*)\);\n", (files(out) / name).read_text(), re.DOTALL)
+    return json.loads(found[2])
+
+
+# What it says
+
+
+def test_the_page_says_scores_claims_settings_environment_and_what_went_wrong(made):
+    text = Page(made / "index.html").text
+    for words in (
+        "sync_c better than base", "supported", "the paper, table 2 <b>", "diffusion-dpo", "beta : null → 123.0",
+        "Python 3.11", "cores 2", "training.samples 256", "tpo: seed 0 failed: out of memory <i>",
+        "cut-s0.json: left out", "sft, seed 0: samples are over-exposed", "figure timesteps",
+    ):  # fmt: skip
+        assert words in text.replace("hardware: ", ""), words
+
+
+def test_settings_that_are_not_defaults_are_told_from_those_that_are(made):
+    source = (made / "index.html").read_text()
+    methods = source[source.index('<section id="methods"') :]
+    row = re.search(r'<tr><th scope="row">diffusion-dpo</th>\s*<td class="fold">(.*?)</td>', methods, re.DOTALL)[1]
+    changed = dict(re.findall(r"<code>(\w+)</code>.*?<ins>(.*?)</ins>", row))
+    assert changed == {"beta": "123.0", "form": "flow"}
+    assert "no defaults to compare with" in re.search(r"evil: (.*?)</p>", source, re.DOTALL)[1]
+
+
+def test_names_that_are_markup_are_text_everywhere(made):
+    page = Page(made / "index.html")
+    assert EVIL in page.text and "</script><img src=x>" in page.text
+    assert all(attributes.get("src", "").startswith("files-") for tag, attributes in page.elements if tag == "script")
+    assert {tag for tag, _ in page.elements} & {"img", "iframe", "i", "object"} == set()
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    for path in files(made).glob("data/*.js"):
+        assert "<" not in path.read_text(), path.name
+    assert QUOTED in [clip["id"] for clip in data(made, "data/gallery.js")["clips"]]
+
+
+def test_scores_in_the_leaderboard_are_those_of_the_table(made, run):
+    board = read([run]).table
+    source = (made / "index.html").read_text()
+    table = re.search(r'<table id="leaderboard-table".*?</table>', source, re.DOTALL)[0]
+    rows = {}
+    for row in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", table, re.DOTALL):
+        method, nfe = re.match(r"([^<]*)", row)[1].strip(), re.search(r'data-order="(\d+)"', row)[1]
+        rows[method, nfe] = [float(v) for v in re.findall(r'<td data-order="([-\d.e]+)"', row)[1:]]
+    keys = {"20": [], "10": []}
+    for key in board.scores_at(20):
+        if not key.startswith("seconds"):
+            keys["20"].append(key)
+            keys["10"].append(key.replace("nfe20", "nfe10"))
+    for one in board.rows:
+        for nfe in ("20", "10"):
+            if one.metrics and not one.method.startswith("<"):
+                expected = [one.metrics[key].value for key in keys[nfe]]
+                assert rows[one.method, nfe][: len(expected)] == pytest.approx(expected)
+    assert ("tpo", "20") in rows and ("tpo", "10") not in rows  # a failure stands once
+
+
+def test_figures_show_the_rows_of_the_figures_command(made, run, tmp_path):
+    assert main(["figures", str(run), "--out", str(tmp_path), "--format", "svg"]) == 0
+    drawn = {path.stem.rstrip("-0123456789") for path in tmp_path.glob("*.csv")}
+    assert drawn == {path.stem for path in files(made).glob("data/*.csv")} == {
+        "quality-nfe", "quality-seconds", "pareto", "win-rates", "training"
+    }
+    for name in drawn:
+        theirs = [row for path in sorted(tmp_path.glob(f"{name}*.csv")) for row in csv.reader(path.open())]
+        ours = list(csv.reader((files(made) / "data" / f"{name}.csv").open()))
+        assert {tuple(row) for row in ours} == {tuple(row) for row in theirs}, name
+
+
+def test_points_stand_where_their_rows_say(run, made):
+    source = read([run])
+    rows = KINDS["quality-nfe"].rows(source)
+    shown = data(made, "data/quality-nfe.js")
+    assert [panel["title"] for panel in shown] == ["FID@toy ↓", "Sync-C@toy ↑"]
+    dpo = next(series for series in shown[0]["series"] if series["name"] == "diffusion-dpo")
+    of = [row for row in rows if (row["method"], row["metric"]) == ("diffusion-dpo", "fid@toy")]
+    for point, row in zip(dpo["points"], sorted(of, key=lambda row: row["nfe"]), strict=True):
+        start = row["shown"] - row["difference"]
+        assert (point["x"], point["y"]) == (row["nfe"], pytest.approx(row["shown"], rel=1e-5))
+        low, high = start + row["difference_low"], start + row["difference_high"]
+        assert point["y_range"] == pytest.approx([low, high], rel=1e-5)
+        assert point.get("told", False) == (row["verdict"] in ("better", "worse"))
+    wins = {s["name"]: s["points"][0] for s in data(made, "data/win-rates.js")[0]["series"]}
+    for row in KINDS["win-rates"].rows(source):
+        assert wins[row["method"]]["x"] == pytest.approx(row["win_rate"], rel=1e-5)
+    (errors, accuracy) = data(made, "data/training.js")
+    strong = [series for series in errors["series"] if not series.get("faint")]
+    assert [series["name"] for series in strong] == ["winner", "loser"] and len(strong[0]["points"]) == 20
+    assert accuracy["series"][0]["points"][3]["y"] == pytest.approx(0.53)
+
+
+def test_every_figure_has_a_drawing_here():
+    assert set(panels.DRAWINGS) == set(KINDS)
+
+
+@pytest.mark.parametrize(("up", "corner"), [(True, (0.0, 2.0)), (False, (1.0, 1.0))])
+def test_steps_of_a_front_are_what_it_beats(up, corner):
+    """With more of both better a front falls to the right: the corner of two points is below one, left of the other."""
+    ys = (2.0, 1.0) if up else (1.0, 2.0)
+    rows = [
+        {"method": name, "x": "a@t", "y": "b@t", "x_higher_is_better": up, "y_higher_is_better": True, "on_front": True,
+         "x_difference": x, "y_difference": y, "x_low": x, "x_high": x, "y_low": y, "y_high": y}
+        for name, x, y in (("m", 0.0, ys[0]), ("n", 1.0, ys[1]))
+    ]  # fmt: skip
+    (panel,) = panels.panels("pareto", rows)
+    assert panel.steps is not None and panel.steps[1] == ((0.0, ys[1]) if up else (1.0, ys[0]))
+    assert panel.better == (up, True)
+
+
+# Clips
+
+
+def test_clips_are_ordered_by_their_mean_rank(run):
+    source = read([run])
+    found = clips.ranked(source)
+    places = []
+    for record in read_records([run])[0]:
+        if record.status == "done":
+            table = pd.read_parquet(record.source.with_name(record.files["clips"]))
+            scores = table[table.metric == "sync_c@toy/nfe20"].set_index("clip")["value"].dropna()
+            places.append((scores.rank() - 1) / (len(scores) - 1))
+    expected = pd.concat(places, axis=1).mean(axis=1)
+    assert [one.rank for one in found] == sorted(one.rank for one in found)
+    assert {one.id: one.rank for one in found} == pytest.approx(expected.to_dict())
+    assert len(found) == len(IDS) and all(0 <= one.rank <= 1 for one in found)
+
+
+def test_less_is_better_turns_the_order_round(tmp_path):
+    cell(tmp_path, "base")
+    cell(tmp_path, "sft")
+    forth = {one.id: one.rank for one in clips.ranked(read([tmp_path]))}
+    for path in tmp_path.glob("*.json"):
+        document = json.loads(path.read_text())
+        document["metrics"]["sync_c@toy"]["higher_is_better"] = False
+        path.write_text(json.dumps(document))
+    back = {one.id: 1 - one.rank for one in clips.ranked(read([tmp_path]))}
+    assert back == pytest.approx(forth) and len(set(forth.values())) > 10
+
+
+def test_the_gallery_shows_the_worst_and_the_best_and_says_what_it_lacks(made, run):
+    gallery = data(made, "data/gallery.js")
+    order = [one.id for one in clips.ranked(read([run]))]
+    assert [clip["id"] for clip in gallery["clips"]] == order
+    filmed = [clip for clip in gallery["clips"] if clip["video"]]
+    assert [clip["id"] for clip in filmed] == order[:3] + order[-3:]
+    names = [method["name"] for method in gallery["methods"]]
+    assert set(names) == {"base", "sft", "diffusion-dpo", EVIL, "ipa"} and gallery["missing"] == ["tpo"]
+    assert {m["name"] for m in gallery["methods"] if m["absent"]} == {LACKS_ALL}
+    for number, clip in enumerate(filmed):
+        folder = files(made) / clip["video"]["folder"]
+        have = {names[index] for index in clip["video"]["methods"]}
+        assert have == set(names) - {LACKS_ALL} - ({LACKS_ONE} if number == 0 else set())
+        wanted = {"real.mp4", "skeleton.js", *(f"m{index:02d}.mp4" for index in clip["video"]["methods"])}
+        assert {path.name for path in folder.iterdir()} == wanted
+    assert "no PSNR is on record" in gallery["notes"][0] and gallery["seed"] == 0
+
+
+def test_scores_of_a_clip_are_those_on_record(made, run):
+    gallery = data(made, "data/gallery.js")
+    records = {r.cell.method: r for r in read_records([run])[0] if r.cell.seed == 0 and r.status == "done"}
+    column = [score["name"] for score in gallery["scores"]].index("Sync-C@toy ↑")
+    for number, method in enumerate(gallery["methods"]):
+        record = records[method["name"]]
+        table = pd.read_parquet(record.source.with_name(record.files["clips"]))
+        known = table[table.metric == "sync_c@toy/nfe20"].set_index("clip")["value"]
+        for clip in gallery["clips"]:
+            value, shown = known[clip["id"]], clip["values"][number][column]
+            assert shown is None if np.isnan(value) else shown == pytest.approx(value, rel=1e-3)
+
+
+def test_videos_are_what_browsers_play_with_their_sound(made):
+    import av
+
+    (clip, *_) = (clip for clip in data(made, "data/gallery.js")["clips"] if clip["video"])
+    for name in ("real.mp4", "m00.mp4"):
+        path = files(made) / clip["video"]["folder"] / name
+        with av.open(str(path)) as container:
+            (video,), (sound,) = container.streams.video, container.streams.audio
+            assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert sound.codec_context.name == "aac" and float(video.average_rate) == 25
+            assert len(list(container.decode(video=0))) == clip["video"]["frames"]
+        start = path.read_bytes()
+        assert start.index(b"moov") < start.index(b"mdat")  # plays before all of it is there
+
+
+def test_samples_are_made_again_exactly_from_what_a_run_keeps(tmp_path, capsys, monkeypatch):
+    """The path without any stand-in: train, score, delete the samples, and sample them again for the gallery."""
+    run, out = tmp_path / "run", tmp_path / "report"
+    tiny = ["--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny"]
+    assert main(["run", "--methods", "tpo", *tiny, "--out", str(run)]) == 0
+    assert not list(run.glob("cells/*/eval/*"))
+    assert main(["report", str(run), "--out", str(out), "--clips", "3"]) == 0
+    gallery = data(out, "data/gallery.js")
+    assert {m["name"]: m["absent"] for m in gallery["methods"]} == {"base": None, "sft": None, "tpo": None}
+    assert len([clip for clip in gallery["clips"] if clip["video"]]) == 3
+    (note,) = gallery["notes"]
+    worst = re.search(r"at most ([\d.e-]+) dB", note)
+    assert "exactly that on record" in note or float(worst[1]) < 0.01
+    # Adapters of another method are not shown in its place, and a lost one is said.
+    for path in run.glob("cells/sft-*/train/*/adapters/*/*.safetensors"):
+        path.unlink()
+        path.parent.rmdir()
+        path.parent.parent.rmdir()
+    assert main(["report", str(run), "--out", str(out), "--clips", "3"]) == 0
+    absent = {m["name"]: m["absent"] for m in data(out, "data/gallery.js")["methods"]}
+    assert absent["base"] is None and "no adapters lie beside its record" in absent["sft"]
+
+
+def test_records_without_adapters_have_scores_and_say_why_they_have_no_videos(run, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert "no adapters lie beside these records" in capsys.readouterr().err
+    gallery = data(out, "data/gallery.js")
+    assert not any(clip["video"] for clip in gallery["clips"]) and len(gallery["clips"]) == len(IDS)
+    assert "no adapters lie beside these records" in Page(out / "index.html").text
+
+
+def test_records_with_nothing_beside_them_have_no_gallery(tmp_path, capsys):
+    folder = tmp_path / "bare"
+    cell(folder, "base")
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+    assert main(["report", str(folder), "--out", str(tmp_path / "report")]) == 0
+    assert "left out, gallery: no score of single clips" in capsys.readouterr().err
+    assert "There is no gallery" in Page(tmp_path / "report" / "index.html").text
+
+
+def test_an_analysis_of_noise_levels_is_drawn_and_alone_is_no_report(run, tmp_path, capsys):
+    timesteps = ROOT / "leaderboards" / "puppet" / "timesteps"
+    assert main(["report", str(run), str(timesteps), "--out", str(tmp_path / "report")]) == 0
+    shown = data(tmp_path / "report", "data/timesteps.js")
+    assert len(shown) == 3 and {series["name"] for series in shown[0]["series"]} == {"motion", "fidelity"}
+    assert main(["report", str(timesteps), "--out", str(tmp_path / "other")]) == 2
+    assert "a report is of records" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+# The folder
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_same_records_give_the_same_files_and_others_replace_them(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "report"
+    cell(run, "base")
+    cell(run, "sft")
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    first = listing(out)
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert listing(out) == first
+    (out / "mine.txt").write_text("kept")
+    (files(out) / "also-mine.txt").write_text("kept")
+    before = files(out)
+    cell(run, "kto")
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    after = next(folder for folder in out.glob("files-*") if folder != before)
+    assert [path.name for path in before.rglob("*")] == ["also-mine.txt"] and (out / "mine.txt").read_text() == "kept"
+    listed = json.loads((out / "report.json").read_text())["files"]
+    there = {path for path in listing(out) if path not in ("mine.txt", "report.json", ".lock")}
+    assert set(listed) == there - {f"{before.name}/also-mine.txt"}
+    assert f'src="{after.name}/static/halign.js"' in (out / "index.html").read_text()
+
+
+def test_a_report_that_is_killed_leaves_the_old_one_whole_and_is_cleared_by_the_next(tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "report"
+    cell(run, "base")
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    old = listing(out)
+    cell(run, "sft")
+    replace, moved = os.replace, []
+
+    def killed(source, target):
+        moved.append(target)
+        if len(moved) > 4:
+            raise KeyboardInterrupt  # nothing after it runs but what ends a context, as little as possible
+        replace(source, target)
+
+    monkeypatch.setattr(writing.os, "replace", killed)
+    assert main(["report", str(run), "--out", str(out)]) == 130
+    monkeypatch.undo()
+    now = listing(out)
+    assert all(now[name] == content for name, content in old.items() if name != "report.json")
+    assert len(now) > len(old)  # it had begun
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert set(json.loads((out / "report.json").read_text())["files"]) == set(listing(out)) - {"report.json", ".lock"}
+
+
+def test_only_folders_of_reports_are_written_to(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "index.html").write_text("mine")
+    assert main(["report", str(run), "--out", str(other)]) == 2
+    assert "is not empty and holds no report" in capsys.readouterr().err
+    assert listing(other) == {"index.html": b"mine"}
+    for text in ('{"schema": "x"}', '{"schema": "halign-bench/report/1", "files": ["../outside.txt"]}', "[]", "{"):
+        (tmp_path / "outside.txt").write_text("mine")
+        (other / "report.json").write_text(text)
+        assert main(["report", str(run), "--out", str(other)]) == 2
+        assert "was not written by halign-bench report" in capsys.readouterr().err
+        assert (tmp_path / "outside.txt").exists() and (other / "index.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "--out", "out"], ["nowhere: no such file or folder"]),
+        (["RUN", "--out", "FILE"], ["--out", "is a file; give a folder"]),
+        (["RUN", "--out", "FILE/in"], ["--out"]),
+        (["RUN", "--out", "out", "--data", "nowhere"], ["--data nowhere: no such folder"]),
+        (["RUN", "--out", "out", "--clips", "-1"], ["--clips"]),
+        (["RUN"], ["Missing option '--out'"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    given = [text.replace("RUN", str(run)).replace("FILE", "file") for text in arguments]
+    assert main(["report", *given]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and [word for word in words if word not in said.err] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+# What it is made of
+
+
+def test_every_library_is_named_with_version_and_has_its_licence_beside_it():
+    folder = STATIC / "vendor"
+    table = (folder / "README.md").read_text()
+    for path in folder.iterdir():
+        if path.suffix in (".js", ".css"):
+            assert f"`{path.name}`" in table
+            assert list(folder.glob(f"{path.name.split('.')[0]}.LICENSE*")), path.name
+            assert re.search(r"https?://\S*(unpkg|jsdelivr|registry)", path.read_text()) is None
+    versions = dict(re.findall(r"\| `(\S+)` \| `\S+` \| (\S+) \|", table))
+    assert f"DataTables {versions['dataTables.min.js']}" in (folder / "dataTables.min.js").read_text()[:200]
+    assert f'"{versions["echarts.min.js"]}"' in (folder / "echarts.min.js").read_text()
+
+
+def test_the_page_and_its_libraries_are_small():
+    assert sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file()) < 2 * 2**20
+
+
+def test_without_adapters_no_report_imports_torch(run, tmp_path):
+    code = (
+        "import sys; from halign_bench.cli import main; code = main(['report', *sys.argv[1:]]); "
+        "sys.exit(99 if 'torch' in sys.modules else code)"
+    )
+    command = [sys.executable, "-c", code, str(run), "--out", str(tmp_path / "report")]
+    assert subprocess.run(command, capture_output=True, timeout=600).returncode == 0

@@ -1,0 +1,358 @@
+"""The report's page in a real Chromium, opened from disk: what a reader can do with it, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browser import chromium, requested, scheme, until
+from records import IDS
+from report_records import EVIL, FRAMES, QUOTED, with_made_up_samples, write_run
+
+from halign_bench.cli import main
+
+AXE = Path(__file__).resolve().parent / "axe" / "axe.min.js"
+HEADERS = "#leaderboard-table thead th"
+
+
+@pytest.fixture(scope="module")
+def window():
+    with chromium() as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def address(window, tmp_path_factory):
+    """Of a report with made-up samples of six clips; after `window`, so that nothing is made where there is none."""
+    run = write_run(tmp_path_factory.mktemp("run"))
+    out = tmp_path_factory.mktemp("made") / "report"
+    with pytest.MonkeyPatch.context() as patch:
+        with_made_up_samples(patch)
+        assert main(["report", str(run), "--out", str(out), "--clips", "6"]) == 0
+    return (out / "index.html").as_uri()
+
+
+@pytest.fixture
+def page(window, address):
+    """Opened anew in light; afterwards nothing has been complained of, and nothing asked for but the report's files."""
+    scheme(window, "light")
+    window.get(address)
+    until(window, "Boolean(window.halign?.leaderboard)")
+    yield window
+    folder = address.rsplit("/", 1)[0]
+    assert [entry for entry in window.get_log("browser") if "favicon" not in entry["message"]] == []
+    assert [url for url in requested(window) if not url.startswith((folder, "data:", "about:", "chrome:"))] == []
+
+
+def column(page, number):
+    return page.execute_script(
+        "return [...document.querySelectorAll('#leaderboard-table tbody tr')].map(row => row.cells[arguments[0]].innerText)",
+        number,
+    )
+
+
+def titles(page):
+    return page.execute_script(f"return [...document.querySelectorAll('{HEADERS}')].map(th => th.innerText.trim())")
+
+
+def press(page, *keys):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(page).send_keys(*keys).perform()
+
+
+def numbers(texts):
+    return [None if text.strip().startswith("-") else float(text.split()[0]) for text in texts]
+
+
+# Leaderboard
+
+
+def test_a_header_sorts_first_to_the_better_side_and_what_has_no_score_stays_last(page):
+    fid, sync = titles(page).index("FID@toy ↓"), titles(page).index("Sync-C@toy ↑")
+    for at, first in ((fid, "ascending"), (sync, "descending")):
+        for expected in (first, "descending" if first == "ascending" else "ascending"):
+            page.execute_script(f"document.querySelectorAll('{HEADERS}')[arguments[0]].querySelector('[role=button]').click()", at)
+            until(page, f"document.querySelectorAll('{HEADERS}')[arguments[0]].ariaSort === arguments[1]", at, expected)
+            values = numbers(column(page, at))
+            known = [value for value in values if value is not None]
+            assert known == sorted(known, reverse=expected == "descending") and values[len(known) :] == [None]
+
+
+def test_tab_and_enter_sort_too(page):
+    page.execute_script(f"document.querySelector('{HEADERS} [role=button]').focus()")
+    press(page, "\ue007")  # Enter
+    until(page, f"document.querySelector('{HEADERS}').ariaSort === 'ascending'")
+    names = column(page, 0)
+    assert names == sorted(names, key=str.lower)
+
+
+def test_filters_by_name_nfe_status_and_front(page):
+    assert set(column(page, 1)) == {"20"} and len(column(page, 0)) == 6  # the main NFE, with the failure
+    page.execute_script("const s = document.getElementById('leaderboard-nfe'); s.value = '10'; s.dispatchEvent(new Event('change'))")
+    assert set(column(page, 1)) == {"10"}
+    page.execute_script("const s = document.getElementById('leaderboard-nfe'); s.value = ''; s.dispatchEvent(new Event('change'))")
+    assert len(column(page, 0)) == 11
+    page.find_element("css selector", "#leaderboard input[type=search]").send_keys("dpo")
+    assert {name.split()[0] for name in column(page, 0)} == {"diffusion-dpo"}
+    page.find_element("css selector", "#leaderboard input[type=search]").clear()
+    press(page, "x\ue003")  # a letter and away with it: the filter is told
+    page.execute_script("const s = document.getElementById('leaderboard-status'); s.value = 'failed'; s.dispatchEvent(new Event('change'))")
+    until(page, "document.querySelectorAll('#leaderboard-table tbody tr').length === 1")
+    assert column(page, 0) == ["tpo"]
+
+
+def test_columns_can_be_left_out(page):
+    before = titles(page)
+    page.execute_script("document.querySelectorAll('#leaderboard-columns input')[0].click()")
+    assert titles(page) == [before[0], *before[2:]]
+
+
+def test_names_that_are_markup_are_text(page):
+    assert EVIL in [name.removesuffix(" *") for name in column(page, 0)]
+    page.execute_script("document.getElementById('gallery').scrollIntoView()")
+    until(page, "document.querySelectorAll('button.clip').length")
+    shown = page.execute_script("return halign.data('gallery').then(g => g.clips.map(c => c.id))")
+    assert QUOTED in shown
+    page.find_element("css selector", "#gallery-clips input[type=search]").send_keys("onerror")
+    until(page, "document.querySelectorAll('button.clip').length === 1")
+    assert page.find_element("css selector", "button.clip").text == QUOTED
+    page.find_element("css selector", "button.clip").click()
+    until(page, "document.getElementById('gallery-clip').textContent.startsWith(arguments[0])", QUOTED)
+    assert page.execute_script("return document.querySelectorAll('main img, main script, main iframe').length") == 0
+
+
+# Figures
+
+
+def panel(page, name, number=0):
+    page.execute_script(f"document.querySelector('[data-figure={name}]').scrollIntoView()")
+    return until(page, f"document.querySelectorAll('[data-figure={name}] .canvas')[{number}]")
+
+
+def test_pointing_at_a_mark_tells_its_values(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    canvas = panel(page, "quality-nfe")
+    x, y = until(page, """(() => {
+        const chart = echarts.getInstanceByDom(arguments[0]);
+        const at = chart.getOption().series.findIndex(one => one.type === 'line' && one.name === 'diffusion-dpo');
+        return chart.convertToPixel({ seriesIndex: at }, chart.getOption().series[at].data[0].value.slice(0, 2));
+    })()""", canvas)  # fmt: skip
+    page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", canvas)
+    box = page.execute_script("const b = arguments[0].getBoundingClientRect(); return [b.width, b.height]", canvas)
+    move = ActionChains(page).move_to_element_with_offset(canvas, round(x - box[0] / 2), round(y - box[1] / 2))
+    move.move_by_offset(1, 0).perform()
+    text = until(page, "document.querySelector('.chart-tooltip .tooltip')?.innerText")
+    shown = page.execute_script("return halign.data('quality-nfe').then(p => p[0].series.find(s => s.name === 'diffusion-dpo').points[0])")
+    assert "diffusion-dpo" in text and f"network evaluations: {shown['x']}" in text
+    assert f"{float(f'{shown['y']:.4g}'):g}" in text and "seeds" in text
+
+
+def test_arrow_keys_tell_the_values_of_a_panel(page):
+    canvas = panel(page, "pareto")
+    page.execute_script("arguments[0].focus()", canvas)
+    press(page, "\ue014")  # Right
+    said = until(page, "arguments[0].parentElement.querySelector('[aria-live]').textContent", canvas)
+    press(page, "\ue014")
+    until(page, "arguments[0].parentElement.querySelector('[aria-live]').textContent !== arguments[1]", canvas, said)
+    assert said.startswith("base, Δ ") and until(page, "document.querySelector('.chart-tooltip .tooltip')?.innerText")
+
+
+def test_methods_can_be_left_out_of_the_figures(page):
+    canvas = panel(page, "win-rates")
+    names = "echarts.getInstanceByDom(arguments[0]).getOption().yAxis[0].data"
+    assert "ipa" in until(page, names, canvas)
+    page.execute_script("document.querySelector('#figure-methods input[value=ipa]').click()")
+    until(page, f"!{names}.includes('ipa')", canvas)
+
+
+def test_values_stand_in_a_table_too(page):
+    panel(page, "win-rates")
+    page.execute_script("document.querySelector('[data-figure=win-rates] details.values').open = true")
+    until(page, "document.querySelectorAll('[data-figure=win-rates] table tbody tr').length")
+    text = page.find_element("css selector", "[data-figure=win-rates] table").text
+    assert EVIL in text and "clips of 12 people" in text
+
+
+# Gallery
+
+
+def gallery(page):
+    page.execute_script("document.getElementById('gallery').scrollIntoView()")
+    until(page, "document.querySelectorAll('#gallery-player video').length >= 2")
+    until(page, "[...document.querySelectorAll('#gallery-player video')].every(v => v.readyState >= 2 && v.currentTime > 0)")
+    page.execute_script("document.getElementById('gallery-player').focus()")
+
+
+def frame(page):
+    return int(page.execute_script("return document.querySelector('.transport .time').textContent").split("/")[0])
+
+
+def test_the_worst_clip_is_shown_first_with_its_scores_and_who_lacks_it(page):
+    gallery(page)
+    worst = page.execute_script("return halign.data('gallery').then(g => g.clips[0].id)")
+    assert page.find_element("id", "gallery-clip").text.startswith(worst)
+    assert page.find_elements("css selector", "button.clip")[0].text == worst
+    tiles = {tile.text.split("\n")[0]: tile.text for tile in page.find_elements("css selector", ".tile")}
+    assert list(tiles)[0] == "real clip" and "no video of this clip" in tiles["sft"] and EVIL in tiles
+    assert "cannot be loaded: <b>gone</b>" in page.find_element("css selector", "#gallery-player fieldset").text
+    assert page.find_element("css selector", "table.scores").text.count("\n") >= 5
+
+
+def test_videos_of_several_methods_play_in_sync_with_one_sound(page):
+    """Their times, read in one go at every frame for two rounds, are never more than a frame apart once they play."""
+    gallery(page)
+    page.execute_script("document.querySelector('.transport button[aria-label^=Play]').click()")
+    found = page.execute_async_script("""
+        const done = arguments[0], videos = [...document.querySelectorAll('#gallery-player video')];
+        const drifts = [], times = [];
+        let rounds = 0, last = 0;
+        const look = () => {
+            const now = videos.map(video => video.currentTime);
+            if (videos.every(video => !video.paused && !video.seeking)) {
+                drifts.push(Math.max(...now) - Math.min(...now));
+                times.push(now[0]);
+            }
+            if (now[0] < last) rounds += 1;
+            last = now[0];
+            if (rounds < 2) requestAnimationFrame(look);
+            else done({ drifts, times, count: videos.length, heard: videos.filter(v => !v.muted).length });
+        };
+        look();
+    """)
+    assert found["count"] >= 4 and found["heard"] == 1
+    assert len(found["drifts"]) > 10 and max(found["times"]) - min(found["times"]) > 1
+    assert sorted(found["drifts"])[int(0.95 * len(found["drifts"]))] < 1 / 25
+    page.execute_script("document.querySelector('.transport button[aria-label^=Pause]').click()")
+    until(page, "[...document.querySelectorAll('#gallery-player video')].every(v => v.paused && !v.seeking)")
+    times = page.execute_script("return [...document.querySelectorAll('#gallery-player video')].map(v => v.currentTime)")
+    assert max(times) - min(times) < 1e-3  # stopped, all on the very same frame
+
+
+def test_the_player_is_used_by_keys_alone(page):
+    gallery(page)
+    assert frame(page) == 1
+    press(page, "\ue014\ue014\ue012")  # Right, Right, Left
+    until(page, "document.querySelector('.transport .time').textContent.startsWith('2/')")
+    press(page, "\ue010")  # End
+    until(page, f"document.querySelector('.transport .time').textContent.startsWith('{FRAMES}/')")
+    press(page, "\ue011")  # Home
+    until(page, "document.querySelector('.transport .time').textContent.startsWith('1/')")
+    press(page, " ")
+    until(page, "[...document.querySelectorAll('#gallery-player video')].every(v => !v.paused)")
+    press(page, " ")
+    until(page, "[...document.querySelectorAll('#gallery-player video')].every(v => v.paused)")
+    for key, label in (("l", "Loop"), ("m", "Sound"), ("s", "Skeleton")):
+        pressed = f"document.querySelector('.transport button[aria-label^={label}]').getAttribute('aria-pressed')"
+        before = until(page, pressed)
+        press(page, key)
+        assert until(page, pressed) != before, label
+    first = page.find_element("id", "gallery-clip").text
+    press(page, "n")
+    until(page, "document.getElementById('gallery-clip').textContent !== arguments[0]", first)
+    press(page, "p")
+    until(page, "document.getElementById('gallery-clip').textContent === arguments[0]", first)
+
+
+def test_a_step_shows_the_frame_that_it_names(page):
+    """What is drawn, not what is said: the square has moved down to where the real clip has it in that frame."""
+    gallery(page)
+    press(page, *["\ue014"] * 24)
+    until(page, "document.querySelector('.transport .time').textContent.startsWith('25/')")
+    until(page, "[...document.querySelectorAll('#gallery-player video')].every(v => !v.seeking)")
+    at = page.execute_script("""
+        const video = document.querySelectorAll('#gallery-player video')[1], size = 32;
+        const canvas = new OffscreenCanvas(size, size), pen = canvas.getContext('2d');
+        pen.drawImage(video, 0, 0, size, size);
+        const { data } = (() => { try { return pen.getImageData(0, 0, size, size); } catch { return { data: null }; } })();
+        if (data === null) return null;
+        let sum = 0, count = 0;
+        for (let y = 0; y < size; y += 1) for (let x = 0; x < size; x += 1) {
+            if (data[4 * (y * size + x)] > 100) { sum += y; count += 1; }
+        }
+        return sum / count;
+    """)
+    if at is None:  # Chromium takes every file from disk for another origin
+        at = page.execute_script("return document.querySelectorAll('#gallery-player video')[1].currentTime * 25 - 0.5")
+        assert at == pytest.approx(24, abs=0.1)
+    else:
+        assert at == pytest.approx(round(24 / FRAMES * 24) + 3.5, abs=1)
+
+
+def test_the_skeleton_is_drawn_over_the_videos_and_taken_away_again(page):
+    gallery(page)
+    drawn = """(() => {
+        const canvas = document.querySelector('.tile canvas');
+        return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+    })()"""
+    assert not page.execute_script(f"return {drawn}")
+    press(page, "s")
+    until(page, drawn)
+    press(page, "s")
+    until(page, f"!{drawn}")
+
+
+def test_methods_come_and_go_in_the_gallery(page):
+    gallery(page)
+    count = page.execute_script("return document.querySelectorAll('.tile').length")
+    page.execute_script("[...document.querySelectorAll('#gallery-player fieldset label')].find(l => l.textContent.trim() === 'base').querySelector('input').click()")
+    until(page, "document.querySelectorAll('.tile').length === arguments[0]", count - 1)
+    assert all("base" not in tile.text.split("\n")[0] for tile in page.find_elements("css selector", ".tile"))
+
+
+def test_clips_without_video_show_their_scores_alone(page):
+    gallery(page)
+    page.execute_script("const i = document.querySelector('#gallery-clips input[type=search]'); i.value = ''; ")
+    assert page.find_element("css selector", "#gallery-clips .dt-info").text.endswith(f"{len(IDS)} entries")
+    last = page.execute_script("return halign.data('gallery').then(g => g.clips.find(c => c.video === null).id)")
+    page.find_element("css selector", "#gallery-clips input[type=search]").send_keys(last)
+    until(page, "document.querySelector('button.clip').textContent === arguments[0]", last)
+    page.find_element("css selector", "button.clip").click()
+    until(page, "document.querySelector('.tiles').textContent.includes('No video of this clip')")
+    assert page.find_elements("css selector", "table.scores tbody tr")
+
+
+# For everybody
+
+
+@pytest.mark.parametrize("light_or_dark", ["light", "dark"])
+def test_axe_finds_nothing_serious(page, light_or_dark):
+    scheme(page, light_or_dark)
+    for name in ("quality-nfe", "pareto", "win-rates"):
+        panel(page, name)
+    page.execute_script("document.querySelector('[data-figure=win-rates] details.values').open = true")
+    gallery(page)
+    page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.execute_script(AXE.read_text())
+    found = page.execute_async_script("""
+        const done = arguments[0];
+        axe.run(document, { resultTypes: ['violations'] }).then(result => done(result.violations.map(one => (
+            { id: one.id, impact: one.impact, nodes: one.nodes.map(node => node.html.slice(0, 200)).slice(0, 3) }
+        ))), problem => done([{ id: String(problem), impact: 'critical' }]));
+    """)
+    assert [one for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_the_page_is_as_wide_as_a_phone_and_dark_where_that_is_wanted(page):
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.execute_script(f"return {colour}")
+    scheme(page, "dark")
+    until(page, f"{colour} !== arguments[0] && document.documentElement.classList.contains('dark')", light)
+
+
+def test_without_scripts_the_tables_are_there(window, address):
+    window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        window.get(address)
+        assert "diffusion-dpo" in window.find_element("id", "leaderboard-table").text
+        assert "supported" in window.find_element("id", "claims").text
+    finally:
+        window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
