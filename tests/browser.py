@@ -16,7 +16,8 @@ SECONDS = 60  # that a page may take to get somewhere: a machine may be busy, an
 @contextmanager
 def chromium() -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the page was not driven")
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+    names = "chromium", "chromium-browser", "google-chrome"
+    found = next((path for name in names if (path := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
     if not found or not driver:
         pytest.skip("there is no Chromium with its chromedriver on PATH: the page was not driven")
@@ -54,6 +55,7 @@ def requested(window: Any) -> list[str]:
 
 
 def scheme(window: Any, light_or_dark: str) -> None:
-    window.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": light_or_dark}]}
-    )
+    """Light or dark, and no motion: a page that glides to where it is told to cannot be pointed at meanwhile."""
+    wanted = {"prefers-color-scheme": light_or_dark, "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wanted.items()]
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

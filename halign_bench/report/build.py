@@ -24,6 +24,7 @@ TITLES = {
     "pareto": "Two scores against each other", "win-rates": "Wins on single clips", "training": "Trainings",
     "timesteps": "Noise levels", "fold": "TMM's fold", "data-efficiency": "IPA's data efficiency",
 }  # fmt: skip
+TEMPLATE = "page.html"
 DIGITS = 6  # of a number in a figure's data; its CSV has all
 
 
@@ -64,13 +65,13 @@ def make(runs: Sequence[Path], out: Path, clips: int, data: Path | None, console
 
 def _bundle(files: Files) -> None:
     """The page's own scripts and styles, and the libraries with their licences."""
-    for item in _walk(resources.files("halign_bench.report") / "static"):
-        if item[0] != "page.html":
-            files.path(f"static/{item[0]}").write_bytes(item[1].read_bytes())
+    for name, item in _walk(resources.files("halign_bench.report") / "static"):
+        if name != TEMPLATE:
+            files.path(f"static/{name}").write_bytes(item.read_bytes())
 
 
 def _walk(folder: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
+    found: list[tuple[str, Any]] = []
     for item in sorted(folder.iterdir(), key=lambda item: item.name):
         found += _walk(item, f"{prefix}{item.name}/") if item.is_dir() else [(prefix + item.name, item)]
     return found
@@ -98,8 +99,8 @@ def _plain(value: Any) -> Any:
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items() if one is not None and one is not False and one != "" and one != []}
+    if isinstance(value, Mapping):  # 0 is a number that is there, although it equals False
+        return {name: _plain(one) for name, one in value.items() if not any(one is no for no in (None, False, ""))}
     return value
 
 
@@ -120,7 +121,7 @@ def _styles(source: Source) -> dict[str, Any]:
 def _page(said: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    template = (resources.files("halign_bench.report") / "static" / "page.html").read_text(encoding="utf-8")
+    template = (resources.files("halign_bench.report") / "static" / TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     return environment.from_string(template).render(said) + "\n"
 

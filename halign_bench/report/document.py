@@ -78,7 +78,8 @@ def lines(board: Leaderboard) -> list[Line]:
     """Every method at every NFE, the main one first; a method without scores has one line."""
     shown, keys, cost = Cells(board), keys_shown(board), cost_columns(board)
     found = []
-    for nfe in board.nfes() or [None]:
+    grid: list[int | None] = [*board.nfes()] or [None]
+    for nfe in grid:
         for number_of, row in enumerate(board.rows):
             if not row.metrics and nfe != board.main_nfe:
                 continue
@@ -220,12 +221,11 @@ def _differences(board: Leaderboard) -> list[dict[str, Any]]:
     for entry in board.comparisons:
         if entry["difference"] is None:
             continue
-        low, high = entry["ci"] or (None, None)
-        half = (high - low) / 2 if entry["ci"] else None
+        half = (entry["ci"][1] - entry["ci"][0]) / 2 if entry["ci"] else None
         found.append({
             "method": entry["method"], "than": entry["than"], "score": entry["metric"], "n": entry["n"],
             "n_seeds": entry["n_seeds"], "difference": Cell(number(entry["difference"], half), entry["difference"]),
-            "ci": f"{number(low, half)} to {number(high, half)}" if entry["ci"] else ABSENT,
+            "ci": " to ".join(number(end, half) for end in entry["ci"]) if entry["ci"] else ABSENT,
             "p": Cell(ABSENT if entry["p_holm"] is None else f"{entry['p_holm']:.2g}", entry["p_holm"]),
             "verdict": entry["verdict"] or entry["reason"] or ABSENT,
         })  # fmt: skip

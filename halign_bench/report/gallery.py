@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.figures.labels import label
-from halign_bench.figures.source import NoData, Source, direction
+from halign_bench.figures.source import Source, direction
 from halign_bench.report.clips import RULE, ClipRank, clip_keys, extremes, gallery_seed, of_seed, ranked
 from halign_bench.report.resample import NoSamples, Sampler, adapter_folders, psnr_of, variant_of
 from halign_bench.report.writing import Files, script
@@ -168,7 +168,7 @@ def _skeleton(clip: Clip) -> dict[str, Any]:
             for frame in clip.skeleton
         ],
         "edges": [list(edge) for edge in clip.layout.edges],
-        "colours": ["#%02x%02x%02x" % colour for colour in edge_colours(clip.layout)],
+        "colours": [f"#{bytes(colour).hex()}" for colour in edge_colours(clip.layout)],
     }  # fmt: skip
 
 

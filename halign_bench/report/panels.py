@@ -5,6 +5,7 @@ Every number here stands in a row of the figure's CSV: nothing is computed a sec
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,8 +112,11 @@ def _pareto(rows: Sequence[Row]) -> list[Panel]:
         ]  # fmt: skip
         names = (f"Δ {label(key, of[0][f'{axis}_higher_is_better'])}" for axis, key in (("x", x), ("y", y)))
         across, up = names
-        found.append(Panel(f"{label(y)} against {label(x)}", across, up, series, at_x=[0.0], at_y=[0.0],
-                           steps=_steps(of), better=(of[0]["x_higher_is_better"], of[0]["y_higher_is_better"])))  # fmt: skip
+        better = of[0]["x_higher_is_better"], of[0]["y_higher_is_better"]
+        found.append(Panel(
+            f"{label(y)} against {label(x)}", across, up, series, at_x=[0.0], at_y=[0.0], steps=_steps(of),
+            better=better,
+        ))  # fmt: skip
     return found
 
 
@@ -120,7 +124,7 @@ def _steps(rows: Sequence[Row]) -> list[tuple[float, float]]:
     """Corners of the front: across first where less is better in x, up first where more is."""
     front = sorted((row["x_difference"], row["y_difference"]) for row in rows if row["on_front"])
     corners = front[:1]
-    for (x0, y0), (x1, y1) in zip(front, front[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(front):
         corners += [(x0, y1) if rows[0]["x_higher_is_better"] else (x1, y0), (x1, y1)]
     return corners
 

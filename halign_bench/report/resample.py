@@ -29,8 +29,9 @@ def adapter_folders(record: Record) -> list[Path]:
     """Of every part of a cell's pipeline in order; empty where none lie beside the record."""
     if record.source is None or "adapters" not in record.files:
         return []
-    found = (record.source.parent / record.files["adapters"]).glob("*/adapters")
-    return sorted(found, key=lambda path: int(number) if (number := path.parent.name.partition("-")[0]).isdigit() else 0)
+    parts = list((record.source.parent / record.files["adapters"]).glob("*-*/adapters"))
+    numbered = {path: path.parent.name.partition("-")[0] for path in parts}
+    return sorted((path for path in parts if numbered[path].isdigit()), key=lambda path: int(numbered[path]))
 
 
 def variant_of(record: Record) -> Variant:

@@ -39,7 +39,8 @@
       const made = element("table", { className: "row-border compact hover" },
         element("caption", { className: "said" }, "Clips, the worst first"));
       list.append(made);
-      const names = { data: null, type: "string", render: DataTable.render.text() };
+      // Escaped for display and for the filter too, which decodes what looks like an entity as markup.
+      const text = DataTable.render.text();
       const button = (clip) => {
         const one = element("button", { type: "button", className: "clip", textContent: clip.id });
         one.addEventListener("click", () => { choose(clip); region.focus(); });
@@ -50,8 +51,11 @@
         language: { search: "Filter clips" },
         layout: { topStart: null, topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
         columns: [
-          { ...names, title: "clip", render: (_, kind, clip) => (kind === "display" ? button(clip) : clip.id) },
-          { ...names, title: "person", data: "identity" },
+          {
+            title: "clip", data: "id", type: "string",
+            render: (id, kind, clip) => (kind === "display" ? button(clip) : kind === "filter" ? text.filter(id) : id),
+          },
+          { title: "person", data: "identity", type: "string", render: text },
           { title: "mean rank", data: "rank", render: (rank, kind) => (kind === "display" ? rank.toFixed(2) : rank) },
           { title: "spread over methods", data: "spread", render: (spread, kind) => (kind === "display" ? spread.toFixed(2) : spread) },
           { title: "video", data: "video", visible: filmed.length > 0, render: (video) => (video ? "yes" : "no") },

@@ -6,6 +6,7 @@ halign.Player = class {
   #videos = [];
   #lead = null; // whose time is the clock's, and whose sound is heard
   #playing = false;
+  #at = 0; // the frame that was asked for last, which counts while nothing plays: seeking takes its time
   #starting = 0; // counts seeks, so that an older one does not start what a newer one stopped
   #frame = null;
 
@@ -22,7 +23,8 @@ halign.Player = class {
   get playing() { return this.#playing; }
 
   get frame() {
-    const time = this.#lead ? this.#lead.currentTime : 0;
+    if (!this.#playing || !this.#lead) return this.#at;
+    const time = this.#lead.currentTime;
     return Math.min(this.frames - 1, Math.max(0, Math.floor(time * this.fps + 1e-3)));
   }
 
@@ -62,12 +64,12 @@ halign.Player = class {
   }
 
   pause() {
-    const frame = this.frame;
     this.stop();
-    return this.seek(frame); // all on the same frame
+    return this.seek(this.#at); // all on the same frame
   }
 
   stop() {
+    this.#at = this.frame;
     this.#starting += 1;
     this.#playing = false;
     cancelAnimationFrame(this.#frame);
@@ -75,14 +77,14 @@ halign.Player = class {
   }
 
   step(frames) {
-    const frame = (this.frame + frames + this.frames) % this.frames;
     this.stop();
-    return this.seek(frame);
+    return this.seek((this.#at + frames + this.frames) % this.frames);
   }
 
   // Into the middle of a frame: its edges belong to either, as a browser rounds.
   async seek(frame) {
     const mine = ++this.#starting;
+    this.#at = frame;
     const time = (frame + 0.5) / this.fps;
     await Promise.all(this.#videos.map((video) => new Promise((resolve) => {
       const done = () => resolve();

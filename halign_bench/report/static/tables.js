@@ -5,13 +5,14 @@
   const { element } = halign;
 
   // What was not measured stands last, whichever way a column is sorted.
-  const last = (compare) => (a, b) => (a === "" || b === "" ? (a === "") - (b === "") : compare(Number(a), Number(b)));
+  const known = (value) => value !== "" && Number.isFinite(Number(value));
+  const last = (compare) => (a, b) => (known(a) && known(b) ? compare(Number(a), Number(b)) : known(b) - known(a));
   DataTable.type("score", { order: { asc: last((a, b) => a - b), desc: last((a, b) => b - a) } });
 
-  // By the headers' data-type: a number whose first sorting begins with its better side, or text.
+  // By the headers' data-first: a number whose first sorting begins with its better side, or text.
   function columns(table) {
     return [...table.tHead.rows[0].cells].map((header) => {
-      const kind = header.dataset.type;
+      const kind = header.dataset.first;
       if (kind === "high") return { type: "score", orderSequence: ["desc", "asc", ""] };
       if (kind === "low" || kind === "number") return { type: "score", orderSequence: ["asc", "desc", ""] };
       if (kind === "none") return { orderable: false };
