@@ -89,7 +89,8 @@ def _figures(source: Source, files: Files, absent: list[str]) -> list[dict[str, 
         found = [_plain(asdict(panel)) for panel in panels.panels(name, rows)]
         files.text(f"data/{name}.js", script(name, found))
         files.text(f"data/{name}.csv", csv_text(rows))
-        made.append({"name": name, "title": TITLES[name], "caption": kind.caption.removeprefix(f"{TITLES[name]}. "), "panels": len(found)})
+        caption = kind.caption.removeprefix(f"{TITLES[name]}. ")
+        made.append({"name": name, "title": TITLES[name], "caption": caption, "panels": len(found)})
     return made
 
 
@@ -99,9 +100,13 @@ def _plain(value: Any) -> Any:
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if isinstance(value, Mapping):  # 0 is a number that is there, although it equals False
-        return {name: _plain(one) for name, one in value.items() if not any(one is no for no in (None, False, ""))}
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items() if _holds(one)}
     return value
+
+
+def _holds(value: Any) -> bool:
+    return value is not None and value is not False and value != ""  # 0 holds something, although it equals False
 
 
 def _styles(source: Source) -> dict[str, Any]:
