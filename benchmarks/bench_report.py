@@ -1,7 +1,7 @@
 """How long a report takes to make and to open: `python benchmarks/bench_report.py`.
 
-Makes synthetic records (--methods 20, --seeds 5, --clips 200) in a temporary folder (six scores of every clip at two NFEs), writes their report in a process
-of its own, opens it from disk in Chromium, and prints
+Makes synthetic records (--methods 20, --seeds 5, --clips 200) in a temporary folder, six scores of every clip at two
+NFEs; writes their report in a process of its own, opens it from disk in Chromium, and prints
 
     made        seconds and peak memory of `halign-bench report` (no adapters: no videos)
     size        of the folder, and of the page alone

@@ -52,6 +52,7 @@ app = typer.Typer(
   halign-bench score generated/ --reference real/         the published metrics on your own videos
   halign-bench fitness                                    which metrics follow damage of known size
   halign-bench leaderboard runs/latest --format md        the table again, as Markdown
+  halign-bench report runs/latest --out report            pages to look at, with a gallery
   halign-bench list                                       what can be run
 
 \b

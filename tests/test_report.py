@@ -359,6 +359,24 @@ def test_a_report_that_is_killed_leaves_the_old_one_whole_and_is_cleared_by_the_
     assert set(json.loads((out / "report.json").read_text())["files"]) == set(listing(out)) - {"report.json", ".lock"}
 
 
+def test_a_first_report_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("halign_bench.report.gallery.make", interrupted)
+    assert main(["report", str(run), "--out", str(tmp_path / "report")]) == 130
+    assert "is as it was before" in capsys.readouterr().err and not (tmp_path / "report").exists()
+
+
+def test_two_reports_are_not_made_in_one_folder_at_once(run, tmp_path, capsys):
+    out = tmp_path / "report"
+    with writing.replacing(out, lambda version: "first") as made:
+        made.text("data/x.js", "x")
+        assert main(["report", str(run), "--out", str(out)]) == 2
+        assert "another report is being made there" in capsys.readouterr().err
+    assert (out / "index.html").read_text() == "first"
+
+
 def test_only_folders_of_reports_are_written_to(run, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()

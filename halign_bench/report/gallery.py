@@ -90,7 +90,9 @@ class _Films:
             raise NoSamples("no adapters lie beside these records; give the --out folder of the run itself")
         if "libx264" not in av.codec.codecs_available:
             raise NoSamples("this PyAV has no encoder for H.264, which browsers play")
-        self.files, self.progress, self.source = files, progress, source
+        if source.table.main_nfe is None:
+            raise NoSamples("the records do not say how many network evaluations a sample took")
+        self.files, self.progress, self.source, self.nfe = files, progress, source, source.table.main_nfe
         self.made: dict[str, dict[str, Any]] = {}
         self.absent: dict[str, str] = {}
         self.notes: list[str] = []
@@ -120,14 +122,12 @@ class _Films:
         }  # fmt: skip
 
     def _method(self, number: int, method: str, record: Record, sampler: Sampler, clips: Sequence[Clip]) -> None:
-        nfe = self.source.table.main_nfe
-        assert nfe is not None, "records with clip scores name what they were sampled with"
         key = next((key for key in clip_keys(self.source, [record]) if parse_key(key).name == "psnr"), "")
         recorded = self.source.records.scores.clips(record).get(key, {})
         try:
             variant_of(record)
             with self.progress.phase(f"gallery: sample {method}", len(clips)) as phase:
-                for clip, video in sampler.videos(record, nfe, clips, phase.check):
+                for clip, video in sampler.videos(record, self.nfe, clips, phase.check):
                     self._write(f"{self.made[clip.id]['folder']}/m{number:02d}.mp4", video, clip)
                     self.made[clip.id]["methods"].append(number)
                     now, then = psnr_of(video, clip), recorded.get(clip.id, ("", None))[1]

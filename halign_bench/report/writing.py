@@ -77,6 +77,10 @@ def replacing(out: Path, index: Callable[[str], str]) -> Iterator[Files]:
                 _publish(out, files, version, index(version))
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+                if not (out / MANIFEST).exists():  # the first one, and it came to nothing
+                    (out / LOCK).unlink()
+                    with contextlib.suppress(OSError):
+                        out.rmdir()
     except Timeout:
         raise RunLocked(f"--out {out}: another report is being made there; wait for it") from None
 

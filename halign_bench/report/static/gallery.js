@@ -127,7 +127,7 @@
       const wasPlaying = player?.playing ?? false;
       player?.stop();
       current = clip;
-      heading.textContent = `${clip.id}, ${clip.identity}: mean rank ${clip.rank.toFixed(2)}`;
+      heading.textContent = `${clip.id} (person ${clip.identity}), mean rank ${clip.rank.toFixed(2)}`;
       for (const button of list.querySelectorAll("button.clip")) {
         button.setAttribute("aria-current", String(button.textContent === clip.id));
       }
