@@ -9,9 +9,10 @@ NFEs; writes their report in a process of its own, opens it from disk in Chromiu
     sorted, filtered, figure, gallery   from the click, letter or scroll to the frame in which it shows
     longest     between two frames while the page is scrolled from top to end, all figures drawn on the way
 
-Measured three times with 20 x 5 x 200 on two cores of a Xeon that other work kept busy, Chromium 156: made in 5 to 31 s and
-0.30 GB; 1.86 MB in all; answers after 0.35 to 0.58 s; sorted in 30 to 46 ms, filtered in 21 to 47 ms; the first figure
-after 0.33 to 0.52 s (with the library that draws it), the gallery's table after 0.59 to 0.84 s; longest frame 27 ms.
+Measured three times with 20 x 5 x 200 on two cores of a Xeon that other work kept busy, Chromium 156: made in 5 to 31 s
+and 0.30 GB; 1.86 MB in all; answers after 0.35 to 0.58 s; sorted in 30 to 46 ms, filtered in 21 to 47 ms; the first
+figure after 0.33 to 0.52 s (with the library that draws it), the gallery's table after 0.59 to 0.84 s; longest frame
+27 ms (measured once).
 """
 
 from __future__ import annotations
