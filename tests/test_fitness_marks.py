@@ -62,8 +62,8 @@ def test_tables_mark_scores_of_unfit_metrics_measured_by_that_very_protocol(tmp_
     assert text.count("† fid@puppet is unfit here, it does not follow damage of known size: blur: rank 0.1.") == 1
     rows = csv.DictReader(board.to_csv().splitlines())
     assert {row["metric"]: row["unfit"] for row in rows if row["metric"]} == {"fid": "blur: rank 0.1", "hkc": ""}
-    assert r"{fid $\uparrow$ $\dagger$}" in (latex := board.to_latex())
-    assert r"$\dagger$ fid@puppet is unfit here" in latex and "fid@puppet ↑ †" in board.to_html()
+    assert r"{fid $\uparrow$ \ensuremath{\dagger}}" in (latex := board.to_latex())
+    assert r"\ensuremath{\dagger} fid@puppet is unfit here" in latex and "fid@puppet ↑ †" in board.to_html()
 
 
 def test_tables_of_tracks_that_are_not_installed_or_say_nothing_are_as_before(tmp_path):

@@ -122,7 +122,7 @@ def test_every_fifth_frame_finds_the_same_track(files: tuple[Path, Path], extrac
 
 def test_the_protocol_names_mode_weights_and_constants(files: tuple[Path, Path]) -> None:
     fast, reference = SyncExtractor(*files), SyncExtractor(*files, mode="reference")
-    assert fast.name == reference.name == "syncnet"
+    assert (fast.name, reference.name) == ("syncnet", "syncnet-reference")
     assert fast.assets == ("syncnet-v2", "s3fd")
     for extractor in (fast, reference):
         for part in ("more than 100 frames", "IoU > 0.5", "gap <= 25", "224x224", "vshift 15", "confidence > 0.9"):

@@ -13,7 +13,7 @@ import pytest
 from halign_bench.cli import main
 from halign_bench.protocol import sha256_of
 
-COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "default" / "records"
+COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "puppet-dit" / "records"
 NAME = "sft-s0"
 
 

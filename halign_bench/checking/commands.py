@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """Examples:
 
 \b
-  halign-bench check runs/mine --against leaderboards/puppet/default/leaderboard.json
+  halign-bench check runs/mine --against leaderboards/puppet/puppet-dit/leaderboard.json
   halign-bench check runs/mine --against runs/before --margin 5%,fid=0.5 --junit check.xml
   halign-bench check runs/before --plan --margin hkc=0.02 how many clips and seeds that takes
 

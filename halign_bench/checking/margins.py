@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from halign_bench import registry
 from halign_bench.errors import RequestError
 from halign_bench.results import MetricValue, parse_key
+from halign_bench.rows import stands_for
 
 # The rule, ours: what is seen or matters little, in the units in which the score is read.
 SHARE = 0.05  # of the baseline's value
@@ -41,7 +42,7 @@ class Margins:
 
     def of(self, key: str, score: MetricValue) -> Margin:
         """The margin that fits a score's name most closely, else the one for all, else the rule's."""
-        fitting = [name for name in self.named if _fits(name, key)]
+        fitting = [name for name in self.named if stands_for(name, key)]
         if fitting:
             return self.named[max(fitting, key=lambda name: (name.count("@") + name.count("/"), len(name)))]
         return self.everywhere or _rule(score)
@@ -50,7 +51,7 @@ class Margins:
         """Raises `RequestError` for a margin that is of none of these scores."""
         keys = list(keys)
         for name in self.named:
-            if not any(_fits(name, key) for key in keys):
+            if not any(stands_for(name, key) for key in keys):
                 known = sorted({parse_key(key).name for key in keys})
                 problem = registry.unknown("score in --margin", name, known)
                 raise RequestError(f"{problem}; there are {', '.join(known)}")
@@ -89,11 +90,6 @@ def _rule(score: MetricValue) -> Margin:
     if all(bound is not None and abs(bound) <= 1 for bound in score.bounds):
         return Margin(BOUNDED, False, f"{BOUNDED:g}")
     return Margin(SHARE, True, f"{SHARE:.0%}")
-
-
-def _fits(name: str, key: str) -> bool:
-    wanted, found = parse_key(name), parse_key(key)
-    return wanted.name == found.name and wanted.where in (None, found.where) and wanted.nfe in (None, found.nfe)
 
 
 __all__ = ["RULE", "Margin", "Margins", "parse_margins"]

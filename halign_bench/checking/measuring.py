@@ -9,7 +9,7 @@ from pathlib import Path
 
 from halign_bench.checking.margins import Margin, Margins
 from halign_bench.errors import RequestError
-from halign_bench.leaderboard import check_protocols, one_per_cell
+from halign_bench.gathering import check_protocols, one_per_cell
 from halign_bench.pairing import Sample, Scores
 from halign_bench.results import SPEED, Record, parse_key, read_records
 

@@ -12,7 +12,7 @@ from halign_bench.checking.margins import Margin, Margins
 from halign_bench.checking.measuring import pair, records_of
 from halign_bench.comparing import ALPHA
 from halign_bench.errors import RequestError
-from halign_bench.leaderboard import check_protocols
+from halign_bench.gathering import check_protocols
 from halign_bench.pairing import Sample, Scores
 from halign_bench.results import SPEED, Record, parse_key
 

@@ -51,7 +51,8 @@ def states_direction_unit_and_recipe(subject: Subject) -> str:
     cls = subject.cls
     require(cls.higher_is_better in (True, False, None), "`higher_is_better` must be True, False or None")
     require(bool(cls.unit), "`unit` is empty")
-    require(set(cls.needs) <= {"audio", "skeleton"}, f"`needs` may hold audio and skeleton, not {sorted(cls.needs)}")
+    known = {"audio", "reference", "skeleton"}
+    require(set(cls.needs) <= known, f"`needs` may hold audio, reference and skeleton, not {sorted(cls.needs)}")
     protocol = subject.new().protocol
     require(bool(protocol), "the protocol string is empty: fill `recipe`")
     return protocol

@@ -10,7 +10,8 @@ from typing import Any
 
 from halign_bench.comparing import Cells
 from halign_bench.errors import RequestError
-from halign_bench.leaderboard import Leaderboard, build, gather
+from halign_bench.gathering import gather
+from halign_bench.leaderboard import Leaderboard, build
 from halign_bench.results import SPEED, Record, parse_key, read_records
 
 Row = dict[str, Any]  # one line of a figure's CSV

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from halign_bench.results import SPEED, parse_key
 
 if TYPE_CHECKING:
-    from halign_bench.leaderboard import Leaderboard, Row
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.rows import Row
 
 ABSENT = "-"
 UNFIT = "†"

@@ -28,7 +28,8 @@ from halign_bench.tables.judgements import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from halign_bench.leaderboard import Leaderboard, Row
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.rows import Row
 
 WIDTH = 100
 LEGEND = (

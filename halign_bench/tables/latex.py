@@ -15,7 +15,8 @@ from halign_bench.tables.content import COST, cost_columns, left_out, seeds, unf
 from halign_bench.tables.tex import Column, comment, escape, number_column, text_column
 
 if TYPE_CHECKING:
-    from halign_bench.leaderboard import Leaderboard, Row
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.rows import Row
 
 LINE = 80  # digits of \footnotesize that fit the text width of LaTeX's article class
 GAP = 2  # digits between two columns
@@ -50,7 +51,7 @@ def _scores(board: Leaderboard) -> list[str]:
     where = f", by @{escape(usual)} where no other is named" if usual else ""
     columns = [number_column(*_header(board, key, usual), [cells.at(row, key) for row in board.rows]) for key in keys]
     names = [_name(row) for row in board.rows]
-    unfit = "".join(f" {escape(line)}" for line in unfit_lines(board)).replace(UNFIT, r"$\dagger$")
+    unfit = "".join(f" {escape(line)}" for line in unfit_lines(board))
     return _tables(names, columns, f"Scores{at}{where}. {escape(seeds(board))} {MARKS}{unfit}", "Scores, continued.")
 
 
@@ -119,7 +120,7 @@ def _header(board: Leaderboard, key: str, usual: str | None) -> tuple[str, int]:
     name, where, _ = parse_key(key)
     text = name if where in (None, usual) else f"{name}@{where}"
     up = direction(board, key)
-    mark = r" $\dagger$" if key in board.unfit else ""
+    mark = f" {escape(UNFIT)}" if key in board.unfit else ""
     return escape(text) + ARROWS[up] + mark, len(text) + (up is not None) + bool(mark)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from halign_bench.results import parse_key
 
 if TYPE_CHECKING:
-    from halign_bench.leaderboard import Leaderboard, Row, Score
+    from halign_bench.leaderboard import Leaderboard
+    from halign_bench.rows import Row, Score
 
 COLUMNS = (
     "method", "status", "n_seeds", "metric", "extractor", "nfe", "value", "ci_low", "ci_high", "n", "unit",

@@ -18,6 +18,7 @@ SPECIAL = {
     "|": r"\ensuremath{|}", '"': "{''}", "[": "{[}", "]": "{]}", "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}", "*": "{*}", "↑": r"\ensuremath{\uparrow}", "↓": r"\ensuremath{\downarrow}",
     "→": r"\ensuremath{\to}", "±": r"\ensuremath{\pm}", "×": r"\ensuremath{\times}",
+    "†": r"\ensuremath{\dagger}",
 }  # fmt: skip
 ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0304": "=", "\u030c": "v"}
 
