@@ -15,7 +15,7 @@ from halign_bench.tables import committed
 ROOT = Path(__file__).resolve().parent.parent
 PUPPET = ROOT / "leaderboards" / "puppet"
 METHODS = [path.stem.replace("_", "-") for path in (ROOT / "methods").glob("*.py") if path.stem != "__init__"]
-SEEDS = {"puppet-dit": 5}  # by backbone, of every method
+SEEDS = {"puppet-dit": 5, "puppet-unet": 3}  # by backbone, of every method
 
 backbones = pytest.mark.parametrize("backbone", SEEDS)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,12 +152,11 @@ def test_two_processes_with_a_part_each_give_the_value_of_one(tmp_path):
     fake, real = two_sets()
     out = tmp_path / "values"
     torch.save((fake, real), f"{out}.in")
-    root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "meeting"), str(out)], env=environment,
-            cwd=root if (root / "halign_bench").is_dir() else tmp_path, stderr=subprocess.PIPE, text=True,
+            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
     ]  # fmt: skip

@@ -59,7 +59,8 @@ def set_rows(path: Path, kind: str, change) -> None:
 
 def test_the_committed_records_pass(capsys):
     assert main(["validate", str(COMMITTED.parent.parent.parent)]) == 0
-    assert "9 records checked, nothing found wrong" in capsys.readouterr().out
+    count = len(list(COMMITTED.parent.parent.glob("*/records/*.json")))
+    assert capsys.readouterr().out.startswith(f"{count} records checked, nothing found wrong")
 
 
 @pytest.mark.parametrize(
