@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from records import IDS, cell, make_record
 from tiny import LAYOUT
 
-from halign_bench.report import gallery
+from halign_bench.report import films
 from halign_bench.report.resample import NoSamples
 from halign_bench.results import ClaimData, ConfigUsed, Record, Sign
 from halign_bench.track import SAMPLE_RATE, Clip
@@ -21,7 +21,8 @@ from halign_bench.track import SAMPLE_RATE, Clip
 EVIL = "<script>alert(1)</script>"
 QUOTED = "clip \"x\" onerror='alert(2)' <img src=x> & co"
 LACKS_ONE, LACKS_ALL = "sft", "ipa"
-FRAMES, SIDE = 50, 32
+FRAMES, SIDE, BITS = 50, 32, 6
+STRIPE = SIDE // BITS
 
 
 def used(method: str, **config: Any) -> ConfigUsed:
@@ -73,7 +74,7 @@ def write_log(run: Path, record: Record) -> None:
 
 
 class MadeUp:
-    """In the place of `resample.Sampler`: two seconds in which a square moves, another colour for each method."""
+    """In the place of `resample.Sampler`: two seconds of videos that say which frame they show."""
 
     def __init__(self, record: Record, data: Path | None) -> None:
         self.evaluation = {"clips": len(IDS)}
@@ -81,32 +82,41 @@ class MadeUp:
     def clips(self, ids: Sequence[str], tick: Callable[[], None]) -> dict[str, Clip]:
         return {name: self.clip(name) for name in ids}
 
-    def clip(self, name: str) -> Clip:
+    @classmethod
+    def clip(cls, name: str) -> Clip:
         tone = np.sin(2 * np.pi * 330 * np.arange(FRAMES * SAMPLE_RATE // 25) / SAMPLE_RATE).astype(np.float32) / 4
         skeleton = np.full((FRAMES, 44, 3), SIDE / 2, np.float32)
         skeleton[:, 1, 0], skeleton[:, :, 2] = np.linspace(0, SIDE - 1, FRAMES), 1
-        return Clip(name, name, self.video(120), np.zeros((SIDE, SIDE, 3), np.uint8), tone, skeleton, LAYOUT)
+        return Clip(name, name, cls.video(120), np.zeros((SIDE, SIDE, 3), np.uint8), tone, skeleton, LAYOUT)
 
     @staticmethod
     def video(shade: int) -> np.ndarray:
-        video = np.full((FRAMES, SIDE, SIDE, 3), 40, np.uint8)
+        """Which frame it is stands in it, in black and white: a stripe for each bit, the lowest above."""
+        video = np.full((FRAMES, SIDE, SIDE, 3), shade, np.uint8)
         for frame in range(FRAMES):
-            at = round(frame / FRAMES * (SIDE - 8))
-            video[frame, at : at + 8, at : at + 8] = shade
+            for bit in range(BITS):
+                video[frame, bit * STRIPE : (bit + 1) * STRIPE, SIDE // 4 : -SIDE // 4] = 255 * (frame >> bit & 1)
         return video
 
     def videos(
-        self, record: Record, nfe: int, clips: Sequence[Clip], check: Callable[[], None]
+        self, record: Record, variant: Any, nfe: int, clips: Sequence[Clip], check: Callable[[], None]
     ) -> Iterator[tuple[Clip, np.ndarray]]:
         check()
         if record.cell.method == LACKS_ALL:
             raise NoSamples("its adapters cannot be loaded: <b>gone</b>")
         for number, clip in enumerate(clips):
             if record.cell.method != LACKS_ONE or number:  # not the worst clip
-                yield clip, self.video(200)
+                yield clip, self.video(60)
 
 
 def with_made_up_samples(patch: Any) -> None:
-    patch.setattr(gallery, "Sampler", MadeUp)
-    patch.setattr(gallery, "adapter_folders", lambda record: [Path("adapters")])
-    patch.setattr(gallery, "variant_of", lambda record: None)
+    patch.setattr(films, "Sampler", MadeUp)
+    patch.setattr(films, "adapter_folders", lambda record: [Path("adapters")])
+    patch.setattr(films, "variant_of", lambda record: None)
+
+
+def frame_in(picture: np.ndarray) -> int:
+    """Which frame of a made-up video this picture `[H, W]` of it in grey shows, whatever its size."""
+    height, width = picture.shape
+    rows = [round((bit + 0.5) * STRIPE / SIDE * height) for bit in range(BITS)]
+    return sum(int(picture[row, width // 2] > 127) << bit for bit, row in enumerate(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -11,18 +12,30 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import media_files
 import numpy as np
 import pandas as pd
 import pytest
 import run_tiny  # noqa: F401 (registers the tiny track and backbone)
 from records import IDS, cell
-from report_records import EVIL, LACKS_ALL, LACKS_ONE, QUOTED, with_made_up_samples, write_run
+from report_records import (
+    EVIL,
+    FRAMES,
+    LACKS_ALL,
+    LACKS_ONE,
+    QUOTED,
+    MadeUp,
+    frame_in,
+    with_made_up_samples,
+    write_run,
+)
 
 from halign_bench.cli import main
 from halign_bench.figures.make import KINDS
 from halign_bench.figures.source import read
 from halign_bench.report import clips, panels, writing
 from halign_bench.results import read_records
+from halign_bench.track import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "halign_bench" / "report" / "static"
@@ -223,15 +236,15 @@ def test_the_gallery_shows_the_worst_and_the_best_and_says_what_it_lacks(made, r
         folder = files(made) / clip["video"]["folder"]
         have = {names[index] for index in clip["video"]["methods"]}
         assert have == set(names) - {LACKS_ALL} - ({LACKS_ONE} if number == 0 else set())
-        wanted = {"real.mp4", "skeleton.js", *(f"m{index:02d}.mp4" for index in clip["video"]["methods"])}
+        wanted = {"real.mp4", "sound.js", "skeleton.js", *(f"m{index:02d}.mp4" for index in clip["video"]["methods"])}
         assert {path.name for path in folder.iterdir()} == wanted
-    assert "no PSNR is on record" in gallery["notes"][0] and gallery["seed"] == 0
+    assert "no PSNR is on record" in gallery["note"] and gallery["seed"] == 0
 
 
 def test_scores_of_a_clip_are_those_on_record(made, run):
     gallery = data(made, "data/gallery.js")
     records = {r.cell.method: r for r in read_records([run])[0] if r.cell.seed == 0 and r.status == "done"}
-    column = [score["name"] for score in gallery["scores"]].index("Sync-C@toy ↑")
+    column = [score["name"] + score["where"] for score in gallery["scores"]].index("Sync-C ↑@toy")
     for number, method in enumerate(gallery["methods"]):
         record = records[method["name"]]
         table = pd.read_parquet(record.source.with_name(record.files["clips"]))
@@ -241,19 +254,24 @@ def test_scores_of_a_clip_are_those_on_record(made, run):
             assert shown is None if np.isnan(value) else shown == pytest.approx(value, rel=1e-3)
 
 
-def test_videos_are_what_browsers_play_with_their_sound(made):
+def test_videos_are_what_browsers_play_and_their_sound_lies_beside_them(made):
     import av
 
     (clip, *_) = (clip for clip in data(made, "data/gallery.js")["clips"] if clip["video"])
     for name in ("real.mp4", "m00.mp4"):
         path = files(made) / clip["video"]["folder"] / name
         with av.open(str(path)) as container:
-            (video,), (sound,) = container.streams.video, container.streams.audio
+            (video,) = container.streams  # with a sound of its own it would not keep time with the others
             assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
-            assert sound.codec_context.name == "aac" and float(video.average_rate) == 25
-            assert len(list(container.decode(video=0))) == clip["video"]["frames"]
+            assert float(video.average_rate) == 25
+            shown = [frame_in(frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
+            assert shown == list(range(clip["video"]["frames"])) == list(range(FRAMES))
         start = path.read_bytes()
         assert start.index(b"moov") < start.index(b"mdat")  # plays before all of it is there
+    sound = data(made, f"{clip['video']['folder']}/sound.js")
+    samples = np.frombuffer(base64.b64decode(sound["samples"]), "<i2") / 32767
+    assert sound["rate"] == SAMPLE_RATE
+    assert np.abs(samples - MadeUp.clip(clip["id"]).audio).max() < 1e-4
 
 
 def test_samples_are_made_again_exactly_from_what_a_run_keeps(tmp_path, capsys, monkeypatch):
@@ -266,9 +284,8 @@ def test_samples_are_made_again_exactly_from_what_a_run_keeps(tmp_path, capsys, 
     gallery = data(out, "data/gallery.js")
     assert {m["name"]: m["absent"] for m in gallery["methods"]} == {"base": None, "sft": None, "tpo": None}
     assert len([clip for clip in gallery["clips"] if clip["video"]]) == 3
-    (note,) = gallery["notes"]
-    worst = re.search(r"at most ([\d.e-]+) dB", note)
-    assert "exactly that on record" in note or float(worst[1]) < 0.01
+    worst = re.search(r"at most ([\d.e-]+) dB", gallery["note"])
+    assert "exactly that on record" in gallery["note"] or float(worst[1]) < 0.01
     # Adapters of another method are not shown in its place, and a lost one is said.
     for path in run.glob("cells/sft-*/train/*/adapters/*/*.safetensors"):
         path.unlink()
@@ -277,6 +294,79 @@ def test_samples_are_made_again_exactly_from_what_a_run_keeps(tmp_path, capsys, 
     assert main(["report", str(run), "--out", str(out), "--clips", "3"]) == 0
     absent = {m["name"]: m["absent"] for m in data(out, "data/gallery.js")["methods"]}
     assert absent["base"] is None and "no adapters lie beside its record" in absent["sft"]
+
+
+def test_videos_of_a_folder_are_sampled_again_from_that_folder_alone(tmp_path, capsys):
+    """`--data` with a track that reads a folder: the run's own is taken, any other is refused, none is said."""
+    folder, run, out = tmp_path / "videos", tmp_path / "run", tmp_path / "report"
+    folder.mkdir()
+    for number in range(4):
+        sound = media_files.tone(0.84, 44_100) if number else None
+        media_files.write(folder / f"person{number}.mp4", media_files.textured(21, seed=number), sound=sound)
+    tiny = ["--backbone", "tiny-dit", "--profile", "tiny", "--track", "clips", "--data", str(folder)]
+    assert main(["run", "--methods", "sft", *tiny, "--out", str(run)]) == 0
+    report = ["report", str(run), "--out", str(out), "--clips", "2"]
+    assert main([*report, "--data", str(folder)]) == 0
+    gallery = data(out, "data/gallery.js")
+    filmed = [clip for clip in gallery["clips"] if clip["video"]]
+    assert [clip["video"]["methods"] for clip in filmed] == [[0, 1]] * 2
+    assert {clip["video"]["sound"] for clip in filmed} == {True} and not any(c["video"]["skeleton"] for c in filmed)
+    assert "exactly that on record" in gallery["note"] or "at most" in gallery["note"]
+    whole = listing(out)
+    capsys.readouterr()
+    (folder / "person1.mp4").unlink()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for given, words in ((folder, "holds other clips than the records are of"), (empty, "no usable video")):
+        assert main([*report, "--data", str(given)]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"halign-bench: --data {given}: ") and words in last and listing(out) == whole
+    assert main(report) == 0
+    assert "say which with --data DIR" in capsys.readouterr().err
+    assert not any(clip["video"] for clip in data(out, "data/gallery.js")["clips"])
+
+
+def test_a_folder_for_a_track_that_makes_its_own_clips_is_refused(tmp_path, capsys):
+    folder = tmp_path / "run"
+    cell(folder, "base")
+    path = folder / "base-s0.json"
+    path.write_text(path.read_text().replace('"track": "toy"', '"track": "puppet"'))
+    assert main(["report", str(folder), "--out", str(tmp_path / "out"), "--data", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"halign-bench: --data {tmp_path}: track puppet makes its own clips; leave --data out\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "report"
+    for method in ("base", "sft", "ipa", "kto"):
+        cell(run, method)
+    good = (run / "sft-s0.json").read_text()
+    (run / "nan-s0.json").write_text(re.sub(r'"value": [\d.e-]+', '"value": NaN', good, count=1))
+    (run / "newer-s0.json").write_text(good.replace("halign-bench/record/1", "halign-bench/record/9"))
+    (run / "cut-s0.json").write_text(good[: len(good) // 2])
+    (run / "again-s0.json").write_text(good)
+    lacking = json.loads((run / "kto-s0.json").read_text())
+    del lacking["metrics"]["fid@toy"]
+    (run / "kto-s0.json").write_text(json.dumps(lacking))
+    scores = run / "ipa-s0.clips.parquet"
+    scores.write_bytes(scores.read_bytes()[:200])
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    source = (out / "index.html").read_text()
+    problems = Page(out / "index.html").text.split("Failed, not measured or left out")[1]
+    for words in (
+        "nan-s0.json: left out, not a valid record, it contains NaN", "newer-s0.json: left out, not a valid record",
+        "halign-bench/record/1", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
+        "kto: fid@toy not in its record", "ipa-s0.clips.parquet: cannot be read",
+    ):  # fmt: skip
+        assert words in problems, words
+    table = re.search(r'<table id="leaderboard-table".*?</table>', source, re.DOTALL)[0]
+    assert re.findall(r'<tr><th scope="row">(\w+)', table) == ["base", "sft", "ipa", "kto"]
+    gallery = data(out, "data/gallery.js")
+    assert {method["name"] for method in gallery["methods"]} == {"base", "sft", "ipa", "kto"}
+    ipa = [method["name"] for method in gallery["methods"]].index("ipa")
+    assert all(value is None for clip in gallery["clips"] for value in clip["values"][ipa])
+    assert all(value is not None for clip in gallery["clips"] for value in clip["values"][0])
 
 
 def test_records_without_adapters_have_scores_and_say_why_they_have_no_videos(run, tmp_path, capsys):
@@ -370,7 +460,8 @@ def test_a_first_report_that_is_interrupted_leaves_nothing(run, tmp_path, monkey
 
 def test_two_reports_are_not_made_in_one_folder_at_once(run, tmp_path, capsys):
     out = tmp_path / "report"
-    with writing.replacing(out, lambda version: "first") as made:
+    with writing.replacing(out) as made:
+        made.index = lambda version: "first"
         made.text("data/x.js", "x")
         assert main(["report", str(run), "--out", str(out)]) == 2
         assert "another report is being made there" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from halign_bench.errors import Interrupted, RequestError
 from halign_bench.figures.make import KINDS, csv_text
 from halign_bench.figures.source import NoData, Source, read
 from halign_bench.figures.style import Look
+from halign_bench.plan import check_data
 from halign_bench.progress import Progress, Stop
 from halign_bench.report import configs, document, gallery, panels
 from halign_bench.report.writing import Files, replacing, script
@@ -32,35 +33,28 @@ def make(runs: Sequence[Path], out: Path, clips: int, data: Path | None, console
     """Writes the report of these runs to the folder `out`, and returns what it had to leave out.
 
     clips  how many to show videos of; data  folder of the videos of a track that reads one
-    Raises RequestError, Interrupted on Ctrl-C; the folder then stays as it was.
+    Raises RequestError, PluginError, Interrupted on Ctrl-C; the folder then stays as it was.
     """
     source = read(runs)
     if source.board is None:
         raise RequestError("a report is of records; give the --out folder of a run, and analyses beside it if you like")
-    absent: list[str] = []
-    figures: list[dict[str, Any]] = []
-    said = document.context(source) | {"configs": configs.configs(source), "figures": figures, "absent": absent}
+    said = document.context(source) | {"configs": configs.configs(source)}
+    if data is not None:
+        check_data(said["track"], data)
     try:
-        with (
-            Stop().listening() as stop,
-            replacing(out, lambda folder: _page({**said, "folder": folder})) as files,
-        ):
+        with Stop().listening() as stop, replacing(out) as files:
             stop.gentle = True
             _bundle(files)
-            figures += _figures(source, files, absent)
             files.text("data/styles.js", script("styles", _styles(source)))
-            try:
-                shown: dict[str, Any] | None = gallery.make(source, clips, data, files, Progress(console, stop))
-            except NoData as problem:
-                shown = None
-                absent.append(f"gallery: {problem}")
-            files.text("data/gallery.js", script("gallery", shown))
-            said["gallery"] = shown
+            figures, absent = _figures(source, files)
+            shown, without = _gallery(source, clips, data, files, Progress(console, stop))
+            said |= {"figures": figures, "absent": absent, "gallery": shown}
+            files.index = lambda folder: _page({**said, "folder": folder})
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted(f"interrupted; {out} is as it was before") from None
     except OSError as problem:
         raise RequestError(f"--out {out}: cannot be written ({problem.strerror or problem})") from None
-    return absent + (shown["notes"] if shown is not None and not any(c["video"] for c in shown["clips"]) else [])
+    return absent + without
 
 
 def _bundle(files: Files) -> None:
@@ -77,9 +71,10 @@ def _walk(folder: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _figures(source: Source, files: Files, absent: list[str]) -> list[dict[str, Any]]:
-    """Those that the records have data for, with their CSV; what is left out goes to `absent`."""
-    made = []
+def _figures(source: Source, files: Files) -> tuple[list[dict[str, Any]], list[str]]:
+    """Those that the records have data for, with their CSV; and why the others are left out."""
+    made: list[dict[str, Any]] = []
+    absent: list[str] = []
     for name, kind in KINDS.items():
         try:
             rows = kind.rows(source)
@@ -89,9 +84,21 @@ def _figures(source: Source, files: Files, absent: list[str]) -> list[dict[str, 
         found = [_plain(asdict(panel)) for panel in panels.panels(name, rows)]
         files.text(f"data/{name}.js", script(name, found))
         files.text(f"data/{name}.csv", csv_text(rows))
-        caption = kind.caption.removeprefix(f"{TITLES[name]}. ")
+        caption = kind.caption.removeprefix(f"{TITLES[name]}. ").replace("Black: base.", "Colour of the text: base.")
         made.append({"name": name, "title": TITLES[name], "caption": caption, "panels": len(found)})
-    return made
+    return made, absent
+
+
+def _gallery(
+    source: Source, clips: int, data: Path | None, files: Files, progress: Progress
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What the gallery shows, and what it has to do without."""
+    try:
+        shown = gallery.make(source, clips, data, files, progress)
+    except NoData as problem:
+        return None, [f"gallery: {problem}"]
+    files.text("data/gallery.js", script("gallery", shown))
+    return shown, [] if any(clip["video"] for clip in shown["clips"]) else [shown["note"]]
 
 
 def _plain(value: Any) -> Any:

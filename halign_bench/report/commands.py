@@ -37,8 +37,6 @@ def report(
     """Make a folder of pages to look at: tables, figures and a gallery."""
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"--out {out}: is a file; give a folder")
     from rich.console import Console
 
     from halign_bench.report.build import make

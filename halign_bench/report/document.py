@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from halign_bench.figures.labels import label
+from halign_bench.figures.labels import parted
 from halign_bench.figures.source import Source
 from halign_bench.leaderboard import RULES, Leaderboard
 from halign_bench.results import Record
@@ -28,10 +28,13 @@ from halign_bench.tables.judgements import outcome, rivals_not_run
 
 @dataclass(frozen=True)
 class Column:
-    """sort  None is text, True a number whose better side, or first side, is the highest"""
+    """sort   None is text, True a number whose better side, or first side, is the highest
+    where  what stands small below the name: whose features a score rests on
+    """
 
     name: str
     sort: bool | None = None
+    where: str = ""
     about: str = ""
     score: bool = False
 
@@ -65,14 +68,12 @@ class Line:
 
 def columns(board: Leaderboard) -> list[Column]:
     """Of every line's cells: scores, then cost."""
-    scores = [
-        Column(
-            label(key, direction(board, key)) + (f" {UNFIT}" if key in board.unfit else ""), direction(board, key) or
-            False, _protocol(board, key), score=True,
-        )
-        for key in keys_shown(board)
-    ]  # fmt: skip
-    return [*scores, *(Column(name, False) for name in _cost(board))]
+    found = []
+    for key in keys_shown(board):
+        name, where = parted(key, direction(board, key))
+        mark = f" {UNFIT}" if key in board.unfit else ""
+        found.append(Column(name + mark, direction(board, key) or False, where, _protocol(board, key), score=True))
+    return [*found, *(Column(name, False) for name in _cost(board))]
 
 
 def lines(board: Leaderboard) -> list[Line]:
@@ -177,6 +178,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def _text(value: Any) -> str:
+    if value in ([], {}):
+        return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -189,7 +192,8 @@ def context(source: Source) -> dict[str, Any]:
     records = [record for cells in source.records.methods.values() for record in cells]
     first = records[0]
     return {
-        "title": f"{first.cell.track} · {first.cell.backbone}",
+        "track": first.cell.track,
+        "backbone": first.cell.backbone,
         "protocol_hash": board.protocol_hash[:12],
         "facts": [
             ("Methods", str(len(board.rows))),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench import registry
-from halign_bench.errors import HalignError
+from halign_bench.errors import HalignError, RequestError
 from halign_bench.results import Record
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def variant_of(record: Record) -> Variant:
 
 
 class Sampler:
-    """The base and the clips that these records are of. Raises NoSamples where either is not to be had here."""
+    """The base and the clips that these records are of.
+
+    Raises NoSamples where either is not to be had here, RequestError where `data` was given and is not their folder.
+    """
 
     def __init__(self, record: Record, data: Path | None) -> None:
         from halign_bench.loading import load_backbone, load_track
@@ -59,13 +62,20 @@ class Sampler:
         self.evaluation: Mapping[str, Any] = record.protocol.get("evaluation") or {}  # type: ignore[assignment]
         try:
             self.backbone: Backbone = load_backbone(record.cell.backbone, "auto")
-            self.track: Track = load_track(record.cell.track, data, self.backbone)
-            print_of_track = {"name": self.track.name, **self.track.fingerprint()}
         except (HalignError, OSError) as problem:
             raise NoSamples(str(problem)) from None
         if self.backbone.base_sha256 != record.base.sha256:
             raise NoSamples(f"{record.cell.backbone} is installed here with another base than the records are of")
+        try:
+            self.track: Track = load_track(record.cell.track, data, self.backbone)
+            print_of_track = {"name": self.track.name, **self.track.fingerprint()}
+        except (HalignError, OSError) as problem:
+            if data is not None:
+                raise RequestError(str(problem)) from None
+            raise NoSamples(str(problem)) from None
         if _plain(print_of_track) != record.protocol.get("track"):
+            if data is not None:
+                raise RequestError(f"--data {data}: holds other clips than the records are of")
             raise NoSamples(f"track {record.cell.track} has other clips here than the records are of")
 
     def clips(self, ids: Sequence[str], tick: Callable[[], None]) -> dict[str, Clip]:
@@ -81,15 +91,15 @@ class Sampler:
         return {name: found[name] for name in ids if name in found}
 
     def videos(
-        self, record: Record, nfe: int, clips: Sequence[Clip], check: Callable[[], None]
+        self, record: Record, variant: Variant, nfe: int, clips: Sequence[Clip], check: Callable[[], None]
     ) -> Iterator[tuple[Clip, np.ndarray]]:
         """Each clip with the cell's sample of it, uint8 `[T, H, W, 3]`. `check` may raise to stop between two steps.
 
+        variant  the method of the record, from `variant_of`
         Raises NoSamples where the adapters cannot be put on the base.
         """
         from halign_bench.sampling import initial_noise, sample
 
-        variant = variant_of(record)
         self._attach(record, variant)
 
         def active(t: float) -> Sequence[str]:

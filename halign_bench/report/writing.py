@@ -31,6 +31,8 @@ def script(name: str, value: Any) -> str:
 class Files:
     """What a report is made of, while it is made."""
 
+    index: Callable[[str], str]  # name of the folder that they will lie in -> the text of index.html
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -56,15 +58,16 @@ class Files:
 
 
 @contextlib.contextmanager
-def replacing(out: Path, index: Callable[[str], str]) -> Iterator[Files]:
+def replacing(out: Path) -> Iterator[Files]:
     """Files written within the context become the report when it ends well; else the folder stays as it was.
 
-    index  name of the files' folder -> the text of index.html
+    Whoever writes them sets their `index`.
     Raises RequestError where `out` is not a folder of reports or cannot be written, RunLocked where one is being made.
     """
     from filelock import FileLock, Timeout
 
     _check(out)
+    was_there = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     partial = out / PARTIAL
     try:
@@ -74,13 +77,14 @@ def replacing(out: Path, index: Callable[[str], str]) -> Iterator[Files]:
                 files = Files(partial)
                 yield files
                 version = files.version()
-                _publish(out, files, version, index(version))
+                _publish(out, files, version, files.index(version))
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
                 if not (out / MANIFEST).exists():  # the first one, and it came to nothing
                     (out / LOCK).unlink()
-                    with contextlib.suppress(OSError):
-                        out.rmdir()
+                    if not was_there:
+                        with contextlib.suppress(OSError):
+                            out.rmdir()
     except Timeout:
         raise RunLocked(f"--out {out}: another report is being made there; wait for it") from None
 

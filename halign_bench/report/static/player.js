@@ -1,66 +1,53 @@
-// Several videos on one clock. The libraries that keep media elements together correct them over half a second or
-// more, which is as long as a clip; so here all start together once all are ready, and again at every round.
+// Several videos and one sound on one clock. Libraries that keep media elements together take half a second or more for
+// it, which is as long as a clip. So all start together once all are ready, and again at every round; what is then
+// between them is taken out by playing a little faster or slower. Videos have no sound: with some each runs on the
+// clock of its own sound output, without all run on the system's.
 "use strict";
 
 halign.Player = class {
+  static #NEAR = 0.002; // seconds that are left as they are
   #videos = [];
-  #lead = null; // whose time is the clock's, and whose sound is heard
+  #lead = null; // whose time is the clock's
+  #sound;
   #playing = false;
   #at = 0; // the frame that was asked for last, which counts while nothing plays: seeking takes its time
-  #starting = 0; // counts seeks, so that an older one does not start what a newer one stopped
-  #frame = null;
+  #turn = 0; // counts seeks and stops, so that an older start does not go on after a newer one
+  #since = 0; // when the last start was, in ms
 
-  // frames a second, how many there are; `onTime` is told (frame, playing) whenever either changes.
-  constructor(fps, frames, onTime) {
+  // fps frames a second, how many there are; `onTime` is told (frame, playing) whenever either may have changed.
+  constructor(fps, frames, sound, onTime) {
     this.fps = fps;
     this.frames = frames;
     this.onTime = onTime;
     this.loop = true;
     this.rate = 1;
-    this.muted = false;
+    this.#sound = sound;
   }
 
   get playing() { return this.#playing; }
 
   get frame() {
     if (!this.#playing || !this.#lead) return this.#at;
-    const time = this.#lead.currentTime;
-    return Math.min(this.frames - 1, Math.max(0, Math.floor(time * this.fps + 1e-3)));
+    return Math.min(this.frames - 1, Math.max(0, Math.floor(this.#lead.currentTime * this.fps + 1e-3)));
   }
 
-  // The first is the lead. Those that cannot be played are left out by whoever calls.
+  // Those that cannot be played are left out by whoever calls.
   async show(videos, frame = 0) {
-    const was = this.#playing;
     this.stop();
     this.#videos = videos;
     this.#lead = videos[0] ?? null;
-    this.#sound();
     await this.seek(frame);
-    if (was) await this.play();
   }
 
-  sound(video) {
-    if (this.#videos.includes(video)) this.#lead = video;
-    this.#sound();
-  }
-
-  mute(muted) {
-    this.muted = muted;
-    this.#sound();
-  }
-
-  #sound() {
-    for (const video of this.#videos) video.muted = this.muted || video !== this.#lead;
-  }
+  mute(muted) { this.#sound?.mute(muted); }
 
   speed(rate) {
     this.rate = rate;
-    for (const video of this.#videos) video.playbackRate = rate;
+    if (this.#playing) this.#start(this.frame);
   }
 
   async play() {
-    if (!this.#videos.length) return;
-    await this.#start(this.frame >= this.frames - 1 ? 0 : this.frame);
+    if (this.#videos.length) await this.#start(this.frame >= this.frames - 1 ? 0 : this.frame);
   }
 
   pause() {
@@ -70,9 +57,9 @@ halign.Player = class {
 
   stop() {
     this.#at = this.frame;
-    this.#starting += 1;
+    this.#turn += 1;
     this.#playing = false;
-    cancelAnimationFrame(this.#frame);
+    this.#sound?.stop();
     for (const video of this.#videos) video.pause();
   }
 
@@ -81,47 +68,63 @@ halign.Player = class {
     return this.seek((this.#at + frames + this.frames) % this.frames);
   }
 
-  // Into the middle of a frame: its edges belong to either, as a browser rounds.
+  // Into the middle of a frame: its edges belong to either, as a browser rounds. False where something newer came.
   async seek(frame) {
-    const mine = ++this.#starting;
+    const mine = ++this.#turn;
     this.#at = frame;
     const time = (frame + 0.5) / this.fps;
     await Promise.all(this.#videos.map((video) => new Promise((resolve) => {
-      const done = () => resolve();
-      if (video.error) { done(); return; }
-      video.addEventListener("seeked", done, { once: true });
-      video.addEventListener("error", done, { once: true });
+      if (video.error) { resolve(); return; }
+      video.addEventListener("seeked", resolve, { once: true });
+      video.addEventListener("error", resolve, { once: true });
       video.currentTime = time;
     })));
-    if (mine === this.#starting) this.onTime(this.frame, this.#playing);
-    return mine === this.#starting;
+    if (mine !== this.#turn) return false;
+    this.#videos = this.#videos.filter((video) => !video.error);
+    this.#lead = this.#videos[0] ?? null;
+    this.onTime(frame, this.#playing);
+    return true;
   }
 
   async #start(frame) {
     this.stop();
     this.#playing = true;
-    if (!(await this.seek(frame))) return;
+    if (!(await this.seek(frame)) || !this.#lead) return;
+    const mine = this.#turn;
     for (const video of this.#videos) video.playbackRate = this.rate;
     await Promise.allSettled(this.#videos.map((video) => video.play()));
-    if (this.#playing) this.#frame = requestAnimationFrame(() => this.#tick());
+    if (mine !== this.#turn) return;
+    this.#since = performance.now();
+    this.#sound?.start(() => this.#lead.currentTime, this.rate);
+    this.#tick(mine);
   }
 
-  // Who is behind the lead goes a little faster until it has caught up, who is a frame off is put right.
-  #tick() {
-    if (!this.#playing) return;
+  #tick(mine) {
+    if (mine !== this.#turn) return;
     const time = this.#lead.currentTime;
-    for (const video of this.#videos) {
-      if (video === this.#lead || video.error) continue;
-      const behind = time - video.currentTime;
-      if (Math.abs(behind) > 2 / this.fps) video.currentTime = time;
-      else video.playbackRate = this.rate * (1 + Math.max(-0.5, Math.min(0.5, behind * 8)));
-    }
     this.onTime(this.frame, true);
     if (this.#lead.ended || time >= this.frames / this.fps - 1e-3) {
       if (this.loop) this.#start(0);
       else this.pause();
-      return;
+    } else if (this.#lost(time)) this.#start(this.frame);
+    else {
+      this.#nudge(time);
+      requestAnimationFrame(() => this.#tick(mine));
     }
-    this.#frame = requestAnimationFrame(() => this.#tick());
+  }
+
+  // One is a frame off, because it had to wait for its data or was put to sleep: then all wait for it. Not before the
+  // last start had its time to take effect, or a slow machine would do nothing but start.
+  #lost(time) {
+    const apart = Math.max(...this.#videos.map((video) => Math.abs(time - video.currentTime)));
+    return apart > 1 / this.fps && performance.now() - this.#since > 300;
+  }
+
+  #nudge(time) {
+    for (const video of this.#videos) {
+      const behind = time - video.currentTime;
+      const more = Math.abs(behind) < halign.Player.#NEAR ? 0 : Math.max(-0.25, Math.min(0.25, 10 * behind));
+      video.playbackRate = this.rate * (1 + more);
+    }
   }
 };

@@ -13,10 +13,11 @@
   function columns(table) {
     return [...table.tHead.rows[0].cells].map((header) => {
       const kind = header.dataset.first;
-      if (kind === "high") return { type: "score", orderSequence: ["desc", "asc", ""] };
-      if (kind === "low" || kind === "number") return { type: "score", orderSequence: ["asc", "desc", ""] };
-      if (kind === "none") return { orderable: false };
-      return kind === "text" ? { type: "string", orderSequence: ["asc", "desc", ""] } : null;
+      const visible = !("leftOut" in header.dataset); // it says the same in every row
+      if (kind === "high") return { visible, type: "score", orderSequence: ["desc", "asc", ""] };
+      if (kind === "low" || kind === "number") return { visible, type: "score", orderSequence: ["asc", "desc", ""] };
+      if (kind === "none") return { visible, orderable: false };
+      return kind === "text" ? { visible, type: "string", orderSequence: ["asc", "desc", ""] } : null;
     });
   }
 
@@ -64,9 +65,9 @@
   const fieldset = document.getElementById("leaderboard-columns");
   leaderboard.columns().every(function () {
     if (this.index() === 0) return;
-    const box = element("input", { type: "checkbox", checked: true });
+    const box = element("input", { type: "checkbox", checked: this.visible() });
     box.addEventListener("change", () => this.visible(box.checked));
-    fieldset.append(element("label", {}, box, ` ${this.title()}`));
+    fieldset.append(element("label", {}, box, ` ${this.header().textContent}`));
   });
 
   halign.leaderboard = leaderboard;
