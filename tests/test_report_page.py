@@ -294,18 +294,30 @@ def test_pictures_on_the_screen_are_of_the_same_frame(page):
     assert len(set(shown(page))) == 1
 
 
-@pytest.mark.parametrize("fault", ["video.currentTime = Math.max(0, video.currentTime - 0.5)", "video.pause()"])
+@pytest.mark.parametrize("fault", ["video.currentTime = 0", "video.pause()"])
 def test_all_wait_for_one_that_falls_behind(page, fault):
+    """It is thrown back or stopped in the middle of a round, and before that round ends all play together again."""
     gallery(page)
     play(page)
-    clocks(page, 0.7)
-    page.execute_script(f"const video = {VIDEOS}[1]; {fault}")
-    until(page, f"{VIDEOS}.every(v => !v.paused && !v.seeking)")
-    drifts = [max(times) - min(times) for times in clocks(page, 1.0)]
-    page.execute_async_script("setTimeout(arguments[0], 500)")
-    readings = clocks(page, FRAMES / FPS)
-    assert len(drifts) > 5 and len(readings) > 10
-    assert max(max(times) - min(times) for times in readings) < 1 / FPS
+    readings = page.execute_async_script(f"""
+        const done = arguments[0], videos = {VIDEOS}, video = videos[1], readings = [];
+        const look = () => {{
+            const at = videos[0].currentTime;
+            if (readings.length === 0 && at > 0.4 && at < 0.8) {{ {fault}; readings.push([at, false, 0]); }}
+            else if (readings.length) {{
+                const ends = videos.map(one => one.currentTime - performance.now() / 1000);
+                const play = videos.every(one => !one.paused && !one.seeking);
+                readings.push([at, play, Math.max(...ends) - Math.min(...ends)]);
+            }}
+            if (readings.length && (at > 1.8 || at < readings[0][0] - 0.1)) done(readings);
+            else requestAnimationFrame(look);
+        }};
+        look();
+    """)
+    apart = [number for number, (_, playing, drift) in enumerate(readings) if not playing or drift >= 1 / FPS]
+    together = readings[apart[-1] + 1 :]
+    assert len(together) > 5 and readings[-1][0] > 1.8  # in the same round still
+    print(f"together again {together[0][0] - readings[0][0]:.2f} s later")
 
 
 HEAR = """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.figures.make import KINDS, csv_text
 from halign_bench.figures.source import NoData, Source, read
-from halign_bench.figures.style import Look
+from halign_bench.figures.style import COLOURS, LINES, MARKERS, Look
 from halign_bench.plan import check_data
 from halign_bench.progress import Progress, Stop
 from halign_bench.report import configs, document, gallery, panels
@@ -117,17 +117,25 @@ def _holds(value: Any) -> bool:
 
 
 def _styles(source: Source) -> dict[str, Any]:
-    """How each method looks in figures, as in those for a paper: None is the colour of the text."""
-    look, dashes = Look(1.0, source.methods), {"-": [], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1.5, 2.5]}
-    styles = {}
-    for method in source.methods:
-        of = look.of(method)
-        line = of["linestyle"]
-        styles[method] = {
-            "colour": None if method == "base" else of["color"], "marker": of["marker"],
-            "dash": dashes[line] if isinstance(line, str) else list(line[1]),
-        }  # fmt: skip
-    return styles
+    """How methods look, as in figures for a paper: None is the colour of the text. Series of others take turns."""
+    look = Look(1.0, source.methods)
+    methods = {name: look.of(name) for name in source.methods}
+    return {
+        "methods": {
+            name: {"colour": None if name == "base" else of["color"], "marker": of["marker"],
+                   "dash": _dash(of["linestyle"])} for name, of in methods.items()
+        },
+        "others": [
+            {"colour": colour, "marker": marker, "dash": _dash(line)}
+            for colour, marker, line in zip(COLOURS, ("o", *MARKERS), ("-", *LINES), strict=False)
+        ],
+    }  # fmt: skip
+
+
+def _dash(line: Any) -> list[float]:
+    """Lengths of strokes and gaps, of a line style of matplotlib."""
+    named = {"-": [], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1.5, 2.5]}
+    return list(named[line] if isinstance(line, str) else line[1])
 
 
 def _page(said: Mapping[str, Any]) -> str:

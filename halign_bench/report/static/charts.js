@@ -3,8 +3,6 @@
 
 halign.charts = (() => {
   const { element, number, svg } = halign;
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
-  const DASHES = [[], [6, 3], [6, 3, 1, 3], [1.5, 2.5]];
   // Outlines in a box of 10 by 10, as the figures for a paper mark their methods.
   const MARKERS = {
     o: "M5,0A5,5,0,1,1,5,10A5,5,0,1,1,5,0Z", s: "M0,0H10V10H0Z", "^": "M5,0L10,10H0Z", D: "M5,0L10,5L5,10L0,5Z",
@@ -22,13 +20,7 @@ halign.charts = (() => {
 
   // Of a method as in all figures; of anything else by its place in the panel.
   function styleOf(name, place, styles, look) {
-    const own = styles[name];
-    if (own === undefined) {
-      return {
-        colour: COLOURS[place % COLOURS.length], dash: DASHES[place % DASHES.length],
-        marker: Object.keys(MARKERS)[place % 12],
-      };
-    }
+    const own = styles.methods[name] ?? styles.others[place % styles.others.length];
     return { ...own, colour: own.colour ?? look.text };
   }
 
@@ -68,7 +60,8 @@ halign.charts = (() => {
     const many = series.points.length > MANY;
     return {
       type: "line", name: series.name, data: marks(series, style, look), silent: Boolean(series.faint),
-      showSymbol: !many && !series.faint, symbol: `path://${MARKERS[style.marker]}`, symbolSize: 9, z: series.faint ? 2 : 4, itemStyle: { color: style.colour },
+      showSymbol: !many && !series.faint, symbol: `path://${MARKERS[style.marker]}`, symbolSize: 9,
+      z: series.faint ? 2 : 4, itemStyle: { color: style.colour },
       sampling: many ? "lttb" : undefined, animation: false,
       lineStyle: {
         color: style.colour, type: style.dash.length ? style.dash : "solid",
@@ -159,18 +152,29 @@ halign.charts = (() => {
   function axes(panel, look) {
     const shared = {
       nameTextStyle: { color: look.faint }, axisLabel: { color: look.faint, hideOverlap: true },
-      axisLine: { show: true, onZero: false, lineStyle: { color: look.line } }, splitLine: { lineStyle: { color: look.line, opacity: 0.5 } },
+      axisLine: { show: true, onZero: false, lineStyle: { color: look.line } },
+      splitLine: { lineStyle: { color: look.line, opacity: 0.5 } },
     };
-    const ticks = panel.log ? [...new Set(panel.series.flatMap((one) => one.points.map((point) => point.x)))] : undefined;
+    const every = () => [...new Set(panel.series.flatMap((one) => one.points.map((point) => point.x)))];
+    const ticks = panel.log ? every() : undefined;
+    const scale = panel.log
+      ? { type: "log", min: 0.9 * Math.min(...ticks), max: 1.1 * Math.max(...ticks) }
+      : { type: "value", scale: true };
     const x = {
-      ...shared, ...(panel.log ? { type: "log", min: 0.9 * Math.min(...ticks), max: 1.1 * Math.max(...ticks) } : { type: "value", scale: true }), name: panel.x, nameLocation: "middle", nameGap: 26,
+      ...shared, ...scale, name: panel.x, nameLocation: "middle", nameGap: 26,
       inverse: Boolean(panel.backwards), splitNumber: 4,
       axisLabel: { ...shared.axisLabel, customValues: ticks, formatter: (value) => String(number(value)) },
       axisTick: { customValues: ticks }, splitLine: { show: false },
     };
     const y = panel.names
-      ? { ...shared, type: "category", data: panel.names, inverse: true, axisLabel: { color: look.text, width: 110, overflow: "truncate", interval: 0 } }
-      : { ...shared, type: "value", scale: true, name: panel.y, nameLocation: "end", splitNumber: 4, nameTextStyle: { color: look.faint, align: "left" } };
+      ? {
+        ...shared, type: "category", data: panel.names, inverse: true,
+        axisLabel: { color: look.text, width: 110, overflow: "truncate", interval: 0 },
+      }
+      : {
+        ...shared, type: "value", scale: true, name: panel.y, nameLocation: "end", splitNumber: 4,
+        nameTextStyle: { color: look.faint, align: "left" },
+      };
     if (panel.names) Object.assign(x, { min: 0, max: 1, interval: 0.25 }); // shares
     if (panel.backwards) Object.assign(x, { min: 0, max: 1 }); // noise levels
     return { xAxis: x, yAxis: y };
@@ -179,7 +183,7 @@ halign.charts = (() => {
   // ECharts' option for a panel with these methods; what is no method is always shown.
   function option(panel, shown, styles) {
     const look = theme();
-    const visible = panel.series.filter((series) => !(series.name in styles) || shown.has(series.name));
+    const visible = panel.series.filter((series) => !(series.name in styles.methods) || shown.has(series.name));
     const places = [...new Set(visible.map((series) => series.name))];
     const drawn = panel.names ? { ...panel, names: panel.names.filter((name) => shown.has(name)) } : panel;
     const many = visible.some((series) => series.points.length > MANY);
@@ -190,7 +194,7 @@ halign.charts = (() => {
       if (!ranged) return [main];
       return [one.line && one.points.length > 1 ? band(one, style) : intervals(one, style), main];
     });
-    const others = places.filter((name) => !(name in styles)); // methods stand above all figures
+    const others = places.filter((name) => !(name in styles.methods)); // methods stand above all figures
     return {
       ...axes(drawn, look),
       legend: {
@@ -213,7 +217,9 @@ halign.charts = (() => {
     const shade = style.colour ?? "currentColor";
     const picture = svg("svg", { viewBox: "0 0 34 12", width: 34, height: 12, "aria-hidden": "true", class: "swatch" });
     picture.append(
-      svg("line", { x1: 0, y1: 6, x2: 34, y2: 6, stroke: shade, "stroke-width": 2, "stroke-dasharray": style.dash.join(" ") }),
+      svg("line", {
+        x1: 0, y1: 6, x2: 34, y2: 6, stroke: shade, "stroke-width": 2, "stroke-dasharray": style.dash.join(" "),
+      }),
       svg("path", { d: MARKERS[style.marker], transform: "translate(12 1)", fill: shade, stroke: shade }),
     );
     return picture;

@@ -16,12 +16,12 @@
 
   function chooser(known) {
     const fieldset = document.getElementById("figure-methods");
-    const names = Object.keys(known);
+    const names = Object.keys(known.methods);
     shown = new Set(names.slice(0, FEW));
     const boxes = names.map((name) => {
       const box = element("input", { type: "checkbox", checked: shown.has(name), value: name });
       box.addEventListener("change", () => choose(boxes.filter((one) => one.checked).map((one) => one.value)));
-      fieldset.append(element("label", {}, box, charts.swatch(known[name]), name));
+      fieldset.append(element("label", {}, box, charts.swatch(known.methods[name]), name));
       return box;
     });
     for (const [text, wanted] of [["all", true], ["none", false]]) {
@@ -61,7 +61,10 @@
       styles, data(section.dataset.figure), script("static/vendor/echarts.min.js"),
     ]);
     const of = panels[number];
-    const canvas = element("div", { className: "canvas", tabIndex: 0, role: "img", "aria-label": `${of.title}; ${of.x} across, ${of.y || "methods"} up. Arrow keys tell values.` });
+    const canvas = element("div", {
+      className: "canvas", tabIndex: 0, role: "img",
+      "aria-label": `${of.title}; ${of.x} across, ${of.y || "methods"} up. Arrow keys tell values.`,
+    });
     if (of.names) canvas.style.height = `${Math.max(220, 60 + 18 * of.names.length)}px`;
     place.replaceChildren(element("h4", {}, of.title), canvas);
     const chart = echarts.init(canvas, null, { renderer: "canvas" });
@@ -95,16 +98,20 @@
 
   async function table(section, values) {
     const panels = await data(section.dataset.figure);
-    const rows = panels.flatMap((of) => of.series.filter((one) => !one.faint).flatMap((one) => one.points.map((point) => [
-      of.title, one.name, point.x ?? 0, ...(point.x_range ?? ["", ""]), of.names ? "" : point.y ?? 0, ...(point.y_range ?? ["", ""]),
-      point.note ?? "",
-    ])));
+    const row = (of, one, point) => [
+      of.title, one.name, point.x ?? 0, ...(point.x_range ?? ["", ""]),
+      of.names ? "" : point.y ?? 0, ...(point.y_range ?? ["", ""]), point.note ?? "",
+    ];
+    const rows = panels.flatMap((of) => (
+      of.series.filter((one) => !one.faint).flatMap((one) => one.points.map((point) => row(of, one, point)))
+    ));
     const titles = ["panel", "series", "x", "x from", "x to", "y", "y from", "y to", "note"];
-    const made = element("table", { className: "row-border compact" }, element("caption", { className: "said" }, `Values of ${section.dataset.figure}`));
-    values.append(element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": `Values of ${section.dataset.figure}` }, made));
+    const name = `Values of ${section.dataset.figure}`;
+    const made = element("table", { className: "row-border compact" }, element("caption", { className: "said" }, name));
+    values.append(element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": name }, made));
     new DataTable(made, {
-      data: rows, columns: titles.map((title) => ({ title, render: DataTable.render.text() })), autoWidth: false, order: [],
-      pageLength: 10, language: { search: "Filter" },
+      data: rows, columns: titles.map((title) => ({ title, render: DataTable.render.text() })),
+      autoWidth: false, order: [], pageLength: 10, language: { search: "Filter" },
       layout: { topStart: null, topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
     });
   }

@@ -12,7 +12,8 @@
 
   function open(gallery) {
     const filmed = gallery.clips.filter((clip) => clip.video !== null);
-    const shown = new Set(gallery.methods.filter((method) => !method.absent).slice(0, FEW).map((method) => method.name));
+    const playable = gallery.methods.filter((method) => !method.absent);
+    const shown = new Set(playable.slice(0, FEW).map((method) => method.name));
     let tiles = [];
     let bones = null;
     let player = null;
@@ -31,11 +32,15 @@
     const heading = element("h3", { id: "gallery-clip" });
     const about = element("p", { className: "caption" });
     const stage = element("div", { className: "tiles" });
-    const scores = element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Scores of this clip" });
+    const scores = element("div", {
+      className: "wide", tabIndex: 0, role: "region", "aria-label": "Scores of this clip",
+    });
     region.append(heading, about, controls.bar, methods, stage, scores);
     region.setAttribute("aria-keyshortcuts", "Space ArrowLeft ArrowRight Home End L M S N P");
     region.addEventListener("keydown", controls.keys);
-    document.addEventListener("visibilitychange", () => { if (document.hidden && player?.playing) player.pause(); });
+    document.addEventListener("visibilitychange", () => { // a browser may stop some of them then
+      if (document.hidden && player?.playing) player.pause();
+    });
     const table = clips();
     region.hidden = false;
     choose(current);
@@ -48,15 +53,22 @@
       // Escaped for display and for the filter too, which decodes what looks like an entity as markup.
       const text = DataTable.render.text();
       const button = (clip) => {
-        const one = element("button", { type: "button", className: "clip", textContent: clip.id, "aria-current": String(clip === current) });
+        const one = element("button", {
+          type: "button", className: "clip", textContent: clip.id, "aria-current": String(clip === current),
+        });
         one.addEventListener("click", () => { choose(clip); region.focus(); });
         return one;
       };
       const short = (value, kind) => (kind === "display" ? value.toFixed(2) : value);
       return new DataTable(made, {
         data: gallery.clips, autoWidth: false, order: [[4, "desc"], [2, "asc"]], pageLength: 12, deferRender: true,
-        language: { search: "Filter clips", info: "_START_ to _END_ of _TOTAL_ clips", infoEmpty: "no clips", infoFiltered: "" },
-        layout: { topStart: null, topEnd: "search", bottomStart: "info", bottomEnd: { paging: { buttons: 5, firstLast: false } } },
+        language: {
+          search: "Filter clips", info: "_START_ to _END_ of _TOTAL_ clips", infoEmpty: "no clips", infoFiltered: "",
+        },
+        layout: {
+          topStart: null, topEnd: "search", bottomStart: "info",
+          bottomEnd: { paging: { buttons: 5, firstLast: false } },
+        },
         columns: [
           {
             title: "clip", data: "id", type: "string",
@@ -74,7 +86,9 @@
       const title = element("summary");
       const told = () => { title.textContent = `Methods shown: ${shown.size} of ${gallery.methods.length}`; };
       const box = (method) => {
-        const made = element("input", { type: "checkbox", checked: shown.has(method.name), disabled: Boolean(method.absent) });
+        const made = element("input", {
+          type: "checkbox", checked: shown.has(method.name), disabled: Boolean(method.absent),
+        });
         made.addEventListener("change", () => {
           if (made.checked) shown.add(method.name);
           else shown.delete(method.name);
@@ -84,9 +98,9 @@
         return element("label", {}, made, ` ${method.name}${method.absent ? ` (no videos: ${method.absent})` : ""}`);
       };
       told();
-      const fieldset = element("fieldset", { className: "methods" }, element("legend", { className: "said" }, "Methods shown"),
-        ...gallery.methods.map(box));
-      return element("details", {}, title, fieldset);
+      const legend = element("legend", { className: "said" }, "Methods shown");
+      return element("details", {}, title,
+        element("fieldset", { className: "methods" }, legend, ...gallery.methods.map(box)));
     }
 
     // Everything of one clip. Methods without a video of it have a tile that says so.
@@ -97,7 +111,8 @@
       for (const one of tiles) one.close();
       current = clip;
       heading.textContent = clip.id;
-      about.textContent = `person ${clip.identity}, mean rank ${clip.rank.toFixed(2)}, spread over methods ${clip.spread.toFixed(2)}`;
+      about.textContent = `person ${clip.identity}, mean rank ${clip.rank.toFixed(2)}, `
+        + `spread over methods ${clip.spread.toFixed(2)}`;
       for (const button of list.querySelectorAll("button.clip")) {
         button.setAttribute("aria-current", String(button.textContent === clip.id));
       }
@@ -125,7 +140,9 @@
       const mine = tiles;
       const side = (wanted, name) => (wanted ? data(`${folder}/${name}`, "") : null);
       controls.offer(frames, sound, skeleton);
-      const [heard, drawn] = await Promise.all([side(sound, "sound"), side(skeleton, "skeleton"), ...mine.map(loaded)]);
+      const [heard, drawn] = await Promise.all([
+        side(sound, "sound"), side(skeleton, "skeleton"), ...mine.map(loaded),
+      ]);
       if (mine !== tiles) return;
       bones = drawn;
       const { state } = controls;
@@ -156,9 +173,15 @@
         if (!known.length || score.better === null) return null;
         return score.better ? Math.max(...known) : Math.min(...known);
       });
-      const head = (score) => element("th", { scope: "col", title: score.unit }, score.name, element("span", { className: "where" }, score.where));
-      const row = (method, m) => element("tr", {}, element("th", { scope: "row" }, method.name),
-        ...clip.values[m].map((value, i) => element("td", value !== null && value === best[i] ? { className: "place1" } : {}, number(value))));
+      const head = ({ name, where, unit }) => (
+        element("th", { scope: "col", title: unit }, `${name} `, element("span", { className: "where" }, where))
+      );
+      const cell = (value, i) => (
+        element("td", value !== null && value === best[i] ? { className: "place1" } : {}, number(value))
+      );
+      const row = (method, m) => (
+        element("tr", {}, element("th", { scope: "row" }, method.name), ...clip.values[m].map(cell))
+      );
       return element("table", { className: "scores" },
         element("caption", {}, "Scores of these very samples; bold: the best of the methods on this clip"),
         element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "method"), ...gallery.scores.map(head))),

@@ -46,7 +46,8 @@ halign.transport = (() => {
     const loop = toggle("Loop", "Loop (L)", acts.loop, true);
     const sound = toggle("Sound", "Sound (M)", acts.sound, true);
     const skeleton = toggle("Skeleton", "Skeleton (S)", acts.skeleton, false);
-    const speed = element("select", { "aria-label": "Speed" }, ...SPEEDS.map((times) => element("option", { value: times }, `${times}×`)));
+    const speed = element("select", { "aria-label": "Speed" },
+      ...SPEEDS.map((times) => element("option", { value: times }, `${times}×`)));
     speed.addEventListener("change", () => acts.speed(Number(speed.value)));
     bar.append(speed);
     const on = (made) => made.getAttribute("aria-pressed") === "true";
