@@ -134,8 +134,8 @@ def _styles(source: Source) -> dict[str, Any]:
 
 def _dash(line: Any) -> list[float]:
     """Lengths of strokes and gaps, of a line style of matplotlib."""
-    named = {"-": [], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1.5, 2.5]}
-    return list(named[line] if isinstance(line, str) else line[1])
+    named: dict[str, list[float]] = {"-": [], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1.5, 2.5]}
+    return named[line] if isinstance(line, str) else list(line[1])
 
 
 def _page(said: Mapping[str, Any]) -> str:
