@@ -15,6 +15,8 @@ from pathlib import Path
 import media_files
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import run_tiny  # noqa: F401 (registers the tiny track and backbone)
 from records import IDS, cell
@@ -339,7 +341,7 @@ def test_a_folder_for_a_track_that_makes_its_own_clips_is_refused(tmp_path, caps
 
 def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "report"
-    for method in ("base", "sft", "ipa", "kto"):
+    for method in ("base", "sft", "ipa", "kto", "tpo"):
         cell(run, method)
     good = (run / "sft-s0.json").read_text()
     (run / "nan-s0.json").write_text(re.sub(r'"value": [\d.e-]+', '"value": NaN', good, count=1))
@@ -351,22 +353,28 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
     (run / "kto-s0.json").write_text(json.dumps(lacking))
     scores = run / "ipa-s0.clips.parquet"
     scores.write_bytes(scores.read_bytes()[:200])
+    scores = run / "tpo-s0.clips.parquet"
+    columns = pq.read_table(scores).to_pydict()
+    columns["value"][3] = float("nan")
+    pq.write_table(pa.table(columns), scores)
     assert main(["report", str(run), "--out", str(out)]) == 0
     source = (out / "index.html").read_text()
     problems = Page(out / "index.html").text.split("Failed, not measured or left out")[1]
     for words in (
         "nan-s0.json: left out, not a valid record, it contains NaN", "newer-s0.json: left out, not a valid record",
         "halign-bench/record/1", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
-        "kto: fid@toy not in its record", "ipa-s0.clips.parquet: cannot be read",
+        "kto: fid@toy not in its record", "ipa-s0.clips.parquet: cannot be read", "tpo-s0.clips.parquet: holds NaN",
     ):  # fmt: skip
         assert words in problems, words
     table = re.search(r'<table id="leaderboard-table".*?</table>', source, re.DOTALL)[0]
-    assert re.findall(r'<tr><th scope="row">(\w+)', table) == ["base", "sft", "ipa", "kto"]
+    assert re.findall(r'<tr><th scope="row">(\w+)', table) == ["base", "sft", "ipa", "kto", "tpo"]
+    assert source.count("data-left-out") == 2  # every line has the same NFE and status
     gallery = data(out, "data/gallery.js")
-    assert {method["name"] for method in gallery["methods"]} == {"base", "sft", "ipa", "kto"}
-    ipa = [method["name"] for method in gallery["methods"]].index("ipa")
-    assert all(value is None for clip in gallery["clips"] for value in clip["values"][ipa])
-    assert all(value is not None for clip in gallery["clips"] for value in clip["values"][0])
+    names = [method["name"] for method in gallery["methods"]]
+    assert names == ["base", "sft", "ipa", "kto", "tpo"]
+    for clip in gallery["clips"]:
+        known = [name for name, values in zip(names, clip["values"], strict=True) if None not in values]
+        assert known == ["base", "sft", "kto"]
 
 
 def test_records_without_adapters_have_scores_and_say_why_they_have_no_videos(run, tmp_path, capsys):

@@ -15,6 +15,7 @@ EPILOG = """Examples:
 \b
   halign-bench report runs/latest --out report
   halign-bench report runs/latest runs/timesteps --out report --clips 24
+  halign-bench report runs/real --data FOLDER --out report
   halign-bench report leaderboards/puppet/puppet-dit --out report
 
 \b

@@ -71,5 +71,4 @@
   });
 
   halign.leaderboard = leaderboard;
-  halign.enhance = enhance;
 })();
