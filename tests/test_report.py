@@ -464,6 +464,9 @@ def test_a_first_report_that_is_interrupted_leaves_nothing(run, tmp_path, monkey
     monkeypatch.setattr("halign_bench.report.gallery.make", interrupted)
     assert main(["report", str(run), "--out", str(tmp_path / "report")]) == 130
     assert "is as it was before" in capsys.readouterr().err and not (tmp_path / "report").exists()
+    (tmp_path / "report").mkdir()
+    assert main(["report", str(run), "--out", str(tmp_path / "report")]) == 130
+    assert list((tmp_path / "report").iterdir()) == []
 
 
 def test_two_reports_are_not_made_in_one_folder_at_once(run, tmp_path, capsys):
