@@ -15,9 +15,9 @@ that from disk in Chromium, and prints
         longest                     between two frames while the page is scrolled to its end, figures drawn on the way
 
 Measured three times with 20 x 5 x 200 and --times 5 on two cores of a Xeon that other work kept busy, Chromium 156:
-made in 6 to 13 s and 0.30 GB; 1.87 MB in all; answers after 0.33 to 0.35 s, loaded after 0.33 to 0.37 s; sorted in 23 to
-28 ms, filtered in 18 to 21 ms; an entry of the gallery in 40 to 44 ms, its six videos in 93 to 104 ms; the gallery in
-0.15 s, the first figure in 0.44 to 0.48 s (with the library that draws it); longest frame 51 ms.
+made in 6 to 13 s and 0.30 GB; 1.87 MB in all; answers after 0.33 to 0.35 s, loaded after 0.33 to 0.37 s; sorted in 23
+to 28 ms, filtered in 18 to 21 ms; an entry of the gallery in 40 to 44 ms, its six videos in 93 to 104 ms; the gallery
+in 0.15 s, the first figure in 0.44 to 0.48 s (with the library that draws it); longest frame 51 ms.
 """
 
 from __future__ import annotations
