@@ -27,6 +27,8 @@ from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
+from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
+from halign_bench.report.commands import report
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
 from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
@@ -51,6 +53,7 @@ app = typer.Typer(
   halign-bench score generated/ --reference real/         the published metrics on your own videos
   halign-bench fitness                                    which metrics follow damage of known size
   halign-bench leaderboard runs/latest --format md        the table again, as Markdown
+  halign-bench report runs/latest --out report            pages to look at, with a gallery
   halign-bench list                                       what can be run
 
 \b
@@ -65,6 +68,7 @@ app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
+app.command(name="report", epilog=REPORT_EXAMPLES)(report)
 app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 

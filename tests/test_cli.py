@@ -29,7 +29,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 COMMANDS = (
     "run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets", "score", "fitness",
-    "validate", "figures", "check", "prefs",
+    "validate", "figures", "check", "report", "prefs",
 )  # fmt: skip
 
 
