@@ -25,6 +25,7 @@ from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
 from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
@@ -96,7 +97,9 @@ def _root(
   halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
   halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
   halign-bench run --methods sft --track clips --data videos/ --profile smoke
-  halign-bench run --methods diffusion-dpo --preferences labels.jsonl"""
+  halign-bench run --methods diffusion-dpo --preferences labels.jsonl
+  halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
+      --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers"""
 )
 def run(
     methods: Annotated[
@@ -109,6 +112,10 @@ def run(
     ],
     track: Annotated[str, typer.Option(help="Where clips come from.", metavar="NAME")] = "puppet",
     backbone: Annotated[str, typer.Option(help="The model that is aligned.", metavar="NAME")] = "puppet-dit",
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
     profile: Annotated[
         str, typer.Option(help="How much of everything: smoke, default or paper.", metavar="NAME")
@@ -145,6 +152,7 @@ def run(
             registry.check("method", name)
     registry.check("track", track)
     registry.check("backbone", backbone)
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
     if preferences is not None and not preferences.is_file():
@@ -154,8 +162,8 @@ def run(
     from halign_bench.runner import run as run_benchmark
 
     request = RunRequest(
-        methods=methods, track=track, backbone=backbone, data=data, profile=profile, seeds=seed_list, nfe=nfe_list,
-        overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
+        methods=methods, track=track, backbone=backbone, model=choice, data=data, profile=profile, seeds=seed_list,
+        nfe=nfe_list, overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
         preferences=preferences,
     )  # fmt: skip
     return run_benchmark(request)
@@ -308,10 +316,15 @@ def list_plugins(
 
 \b
   halign-bench conformance diffusion-dpo
-  halign-bench conformance my-metric --json"""
+  halign-bench conformance my-metric --json
+  halign-bench conformance wan --model DIR --frames 9 --size 128x128"""
 )
 def conformance(
     name: Annotated[str, typer.Argument(help="A method, metric, backbone or track, ours or an installed one.")],
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     as_json: Json = False,
 ) -> int:
     """Check that a plug-in keeps the contract of its kind."""
@@ -319,10 +332,14 @@ def conformance(
     if not kinds:
         known = sorted({known for kind in registry.KINDS for known in registry.names(kind)})
         raise PluginError(registry.unknown("plug-in", name, known))
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
+    if choice != ModelChoice() and kinds != ["backbone"]:
+        raise RequestError(f"{name} is no backbone; leave --model, --audio-encoder, --frames and --size out")
     from halign_bench.conformance import check_plugin
 
     with _quiet_stdout():
-        checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name)]
+        given = None if choice == ModelChoice() else choice
+        checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name, given)]
     failed = [check for _, check in checks if check.status == "failed"]
     if as_json:
         print_json(

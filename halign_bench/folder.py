@@ -24,6 +24,7 @@ TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
 MADE_IN_CELLS = (  # by training and evaluation, relative to a cell's folder; * spans folders
     "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*", "train/*/.*.tmp",
     "train/*/adapters/*/pytorch_lora_weights.safetensors", "train/*/adapters/*/insert.safetensors",
+    "train/*/adapters/*/insert.json",
     "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt",
 )  # fmt: skip
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from halign_bench.errors import RequestError
 from halign_bench.method import AlignmentMethod, Segment, row
+from halign_bench.model_choice import ModelChoice
 from halign_bench.protocol import Profile, profile_named, sha256_of
 
 ALWAYS = ("base", "sft")  # stand in every table
@@ -24,6 +25,7 @@ class RunRequest:
     methods: Sequence[str]
     track: str = "puppet"
     backbone: str = "puppet-dit"
+    model: ModelChoice = field(default_factory=ModelChoice)
     data: Path | None = None
     profile: str = "default"
     seeds: Sequence[int] = (0,)

@@ -350,13 +350,13 @@ def _sample_chunk(
                       _scores(annotator, backbone.decode(made), clips))
     tensors = {
         "latents": torch.stack(latents, dim=1),
-        "real": backbone.encode(np.stack([clip.video for clip in clips])).float().cpu(),
+        "real": backbone.encode_clips(clips).float().cpu(),
         "scores": torch.from_numpy(np.stack(scores, axis=1)),
         **{f"condition.{name}": value.cpu().contiguous() for name, value in condition.items()},
     }
     layouts: list[SkeletonLayout | None] = [clip.layout for clip in clips]
     if any(clip.skeleton is not None and layout is not None for clip, layout in zip(clips, layouts, strict=True)):
-        tensors["hand_mask"] = torch.stack([hand_mask(clip, backbone.latent_shape()) for clip in clips])
+        tensors["hand_mask"] = torch.stack([hand_mask(clip, backbone.latent_shape(), backbone.slots) for clip in clips])
     return {
         "tensors": tensors,
         "ids": [clip.id for clip in clips],

@@ -104,7 +104,7 @@ class Run:
         self.progress = Progress(console, stop)
         profile = steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
-            self.backbone = load_backbone(request.backbone, request.device)
+            self.backbone = load_backbone(request.backbone, request.device, request.model)
             self.track = load_track(request.track, request.data, self.backbone)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
@@ -114,7 +114,8 @@ class Run:
             self.progress.say(f"left out: {problem}")
         stop.gentle = True
         self.preference_spec = PreferenceSpec(
-            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe
+            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
+            shift=self.backbone.shift,
         )
         self.training_spec = TrainingSpec(
             samples=profile.samples, batch_size=profile.batch_size, lr=profile.learning_rate, rank=profile.rank
@@ -182,7 +183,9 @@ class Run:
 
         module = self.backbone.denoiser
         if fingerprint(module, attached(module)) != self._base:
-            self.backbone = self.evaluator.backbone = load_backbone(self.request.backbone, self.request.device)
+            del module, self.backbone, self.evaluator.backbone  # first: there may be no room for two of them
+            again = load_backbone(self.request.backbone, self.request.device, self.request.model)
+            self.backbone = self.evaluator.backbone = again
             self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
