@@ -26,7 +26,10 @@ from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
+from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
+from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
+from halign_bench.report.commands import report
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
 from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
@@ -51,6 +54,7 @@ app = typer.Typer(
   halign-bench score generated/ --reference real/         the published metrics on your own videos
   halign-bench fitness                                    which metrics follow damage of known size
   halign-bench leaderboard runs/latest --format md        the table again, as Markdown
+  halign-bench report runs/latest --out report            pages to look at, with a gallery
   halign-bench list                                       what can be run
 
 \b
@@ -60,10 +64,12 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
+app.add_typer(prefs, name="prefs")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
+app.command(name="report", epilog=REPORT_EXAMPLES)(report)
 app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
@@ -91,6 +97,7 @@ def _root(
   halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
   halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
   halign-bench run --methods sft --track clips --data videos/ --profile smoke
+  halign-bench run --methods diffusion-dpo --preferences labels.jsonl
   halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
       --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers"""
 )
@@ -124,6 +131,10 @@ def run(
             "--set", help="A number of a method, wherever it stands in --methods.", metavar="METHOD.KEY=VALUE"
         ),
     ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(help="Labels of people to train on (.jsonl, .csv, .parquet), not the track's.", metavar="FILE"),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR")
     ] = Path("runs/latest"),
@@ -144,6 +155,8 @@ def run(
     choice = ModelChoice.of(model, audio_encoder, frames, size)
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+    if preferences is not None and not preferences.is_file():
+        raise RequestError(f"--preferences {preferences}: {'not a file' if preferences.exists() else 'no such file'}")
 
     from halign_bench.plan import RunRequest
     from halign_bench.runner import run as run_benchmark
@@ -151,6 +164,7 @@ def run(
     request = RunRequest(
         methods=methods, track=track, backbone=backbone, model=choice, data=data, profile=profile, seeds=seed_list,
         nfe=nfe_list, overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
+        preferences=preferences,
     )  # fmt: skip
     return run_benchmark(request)
 

@@ -54,12 +54,18 @@ def load_track(name: str, data: Path | None, backbone: Backbone) -> Track:
 
 def annotator_of(track: Track, missing: str, instead: str) -> Annotator:
     """Raises RequestError where the track has none: what is `missing` without it, and what to do `instead`."""
+    if (annotator := annotator_if_any(track)) is None:
+        raise RequestError(
+            f"track {track.name} has no annotator, so {missing}; give it one (`Track.annotator`) or {instead}"
+        )
+    return annotator
+
+
+def annotator_if_any(track: Track) -> Annotator | None:
     try:
         return track.annotator()
     except NotImplementedError:  # what `Track.annotator` raises where a track gives none
-        raise RequestError(
-            f"track {track.name} has no annotator, so {missing}; give it one (`Track.annotator`) or {instead}"
-        ) from None
+        return None
 
 
-__all__ = ["annotator_of", "load_backbone", "load_track", "resolve_device"]
+__all__ = ["annotator_if_any", "annotator_of", "load_backbone", "load_track", "resolve_device"]

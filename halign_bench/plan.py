@@ -36,6 +36,7 @@ class RunRequest:
     executor: str = "local"
     device: str = "auto"
     json: bool = False
+    preferences: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def check_data(track_name: str, data: Path | None) -> None:
     if track.needs_data and data is None:
         raise RequestError(f"--track {track_name} reads clips from a folder: say which with --data DIR")
     if data is not None and not track.needs_data:
-        raise RequestError(f"--data {data}: --track {track_name} makes its own clips; leave --data out")
+        raise RequestError(f"--data {data}: track {track_name} makes its own clips; leave --data out")
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from halign_bench.errors import HalignError, Interrupted, RequestError
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
-from halign_bench.loading import load_backbone, load_track
+from halign_bench.loading import annotator_if_any, load_backbone, load_track
 from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from halign_bench.preferences import PreferenceSet
+    from halign_bench.prefs.reading import PreferenceFile
     from halign_bench.training import TrainingResult
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
@@ -41,6 +42,7 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     console  for progress, by default on stderr; the table, or with `json` the document, goes to stdout
     """
     steps = plan(request)
+    labelled = labelled_for(steps, request.preferences) if request.preferences is not None else None
     if console is None:
         from rich.console import Console
 
@@ -53,7 +55,7 @@ def run(request: RunRequest, console: Console | None = None) -> int:
                 if request.fresh:
                     folder.clear()
                 folder.check_own()
-                failed = Run(request, steps, folder, console, stop).work()
+                failed = Run(request, steps, folder, console, stop, labelled).work()
                 board = folder.write_tables()
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
@@ -73,15 +75,32 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     return 1 if failed else 0
 
 
-class Run:
-    """One run in this process: what its cells share, and the loop over them."""
+def labelled_for(steps: Plan, path: Path) -> PreferenceFile:
+    """The preference file. Raises `RequestError` where it is wrong, or lacks what a method of the plan learns from."""
+    from halign_bench.prefs.reading import read_preferences
 
-    def __init__(self, request: RunRequest, steps: Plan, folder: RunFolder, console: Console, stop: Stop) -> None:
+    file = read_preferences(path)
+    for variant in steps.variants:
+        for part in variant.parts:
+            file.labels.check(part.method)
+    return file
+
+
+class Run:
+    """One run in this process: what its cells share, and the loop over them.
+
+    labelled  preferences that people gave; None is to sample candidates and let the track's annotator say
+    """
+
+    def __init__(
+        self, request: RunRequest, steps: Plan, folder: RunFolder, console: Console, stop: Stop,
+        labelled: PreferenceFile | None = None,
+    ) -> None:
         from halign_bench.evaluation import Evaluator
         from halign_bench.preferences import PreferenceSpec
         from halign_bench.training import TrainingSpec
 
-        self.request, self.steps, self.folder = request, steps, folder
+        self.request, self.steps, self.folder, self.labelled = request, steps, folder, labelled
         self.progress = Progress(console, stop)
         profile = steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
@@ -107,10 +126,14 @@ class Run:
         self._no_preferences: Exception | None = None
 
     def _protocol(self) -> Protocol:
-        try:
-            annotator = self.track.annotator().protocol
-        except NotImplementedError:
-            annotator = "none"
+        if self.labelled is not None:
+            from halign_bench.prefs.labelled import protocol_of
+
+            preferences = protocol_of(self.labelled)
+        else:
+            annotator = annotator_if_any(self.track)
+            said = annotator.protocol if annotator is not None else "none"
+            preferences = {**self.preference_spec.model_dump(mode="json"), "annotator": said}
         backbone = self.backbone
         return Protocol(
             profile=self.steps.profile.name,
@@ -120,7 +143,7 @@ class Run:
                 "size": list(backbone.size), "parameterisation": backbone.parameterisation,
                 "lora_targets": list(backbone.lora_targets), "precision": "bf16 where the device is native to it",
             },
-            preferences={**self.preference_spec.model_dump(mode="json"), "annotator": annotator},
+            preferences=preferences,
             training=self.training_spec.model_dump(mode="json"),
             evaluation=self.evaluator.specification(),
             metrics=self.evaluator.protocols(),
@@ -128,7 +151,7 @@ class Run:
 
     def work(self) -> list[Cell]:
         """Does every cell that has no finished record; returns those that have none afterwards."""
-        self.folder.claim(self.protocol)
+        self.folder.check_claim(self.protocol)
         hashes = {cell: cell.sha256(self.protocol_hash) for cell in self.steps.cells}
         records = {cell: self.folder.record(cell, hashes[cell]) for cell in self.steps.cells}
         missing = [cell for cell, record in records.items() if record is None or record.status != "done"]
@@ -139,6 +162,9 @@ class Run:
             count = len(self.steps.cells)
             self.progress.say(f"{count - len(missing)} of {count} cells are done already")
         self.progress.plan = self._plan_weight(missing)
+        if self.labelled is not None and any(cell.variant.needs_data() for cell in missing):
+            self.collected = self._collect()  # before anything is written: a file that is at fault is refused whole
+        self.folder.claim(self.protocol)
         failed = []
         for number, cell in enumerate(missing, 1):
             self.progress.stop.check()
@@ -168,6 +194,8 @@ class Run:
 
     @property
     def _preference_weight(self) -> float:
+        if self.labelled is not None:
+            return float(len(self.labelled.prompts))  # encoding takes about as long as a network evaluation
         spec = self.preference_spec
         return min(spec.prompts, self.track.splits().get("prompts", 0)) * spec.candidates * spec.nfe
 
@@ -239,6 +267,11 @@ class Run:
             return None
         remove_adapters(self.backbone.denoiser)
         weight, spec = self._preference_weight, self.preference_spec
+        if self.labelled is not None:
+            from halign_bench.prefs.labelled import load
+
+            with self.progress.phase(f"preferences: read {self.labelled.path.name}", round(weight), weight) as phase:
+                return load(self.labelled, self.backbone, self.track, cache_dir(), phase)
         with self.progress.phase("preferences: sample and label candidates", round(weight / spec.nfe), weight) as phase:
             return collect(self.backbone, self.track, spec, cache_dir(), phase)
 
