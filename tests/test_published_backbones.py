@@ -160,6 +160,28 @@ def test_the_command_runs_on_a_published_model_and_what_it_saves_loads_in_its_pi
     assert backbone.pipeline.get_list_adapters()["transformer"] == ["default_0"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("as_videos", [False, True])
+def test_people_label_candidates_of_a_published_model_and_methods_learn_from_them(published, tmp_path, as_videos):
+    import run_tiny
+    from test_prefs_run import judge
+
+    from halign_bench.cli import main
+
+    session, labels, out = tmp_path / "session", tmp_path / "labels.jsonl", tmp_path / "run"
+    model = [
+        "--track", run_tiny.ScoredTrack.name, "--backbone", "wan-vace", "--model", str(published.folder("wan-vace")),
+        "--frames", "9", "--size", "32x32", "--device", "cpu",
+    ]  # fmt: skip
+    assert main(["prefs", "sample", "--out", str(session), *model, "--prompts", "8", "--nfe", "2"]) == 0
+    judge(session, "kim")
+    assert main(["prefs", "export", str(session), "--out", str(labels), *(["--videos"] if as_videos else [])]) == 0
+    numbers = ["--profile", "tiny", "--nfe", "2", "--out", str(out), "--preferences", str(labels)]
+    assert main(["run", "--methods", "diffusion-dpo", *model, *numbers]) == 0
+    assert json.loads((out / "records" / "diffusion-dpo-s0.json").read_text())["status"] == "done"
+    assert json.loads((session / "session.json").read_text())["sources"]["spec"]["shift"] == 3.0
+
+
 def test_published_sizes_are_the_models_own(published):
     backbone = registry.get("backbone", "wan").load(published.folder("wan"))
     assert (backbone.frames, backbone.size, backbone.shift) == (81, (480, 832), 3.0)

@@ -10,6 +10,7 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
+from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.printing import print_json, print_table
 
 TIES = ("keep", "drop")
@@ -42,6 +43,10 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder of the session; the same one again finishes it.", metavar="DIR")],
     track: Annotated[str, typer.Option(help="Where prompts and scores come from.", metavar="NAME")] = "puppet",
     backbone: Annotated[str, typer.Option(help="The model that is sampled.", metavar="NAME")] = "puppet-dit",
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
     prompts: Annotated[int, typer.Option(help="Training prompts; or all there are.", min=2, metavar="N")] = 64,
     candidates: Annotated[int, typer.Option(help="Samples of each; every two make a pair.", min=2, metavar="N")] = 2,
@@ -56,6 +61,7 @@ def sample(
     asked = None if criteria is None else parse_criteria(criteria)
     registry.check("track", track)
     registry.check("backbone", backbone)
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
     from halign_bench.plan import check_data
 
     check_data(track, data)
@@ -68,7 +74,7 @@ def sample(
     from halign_bench.prefs.sampling import sample as sample_session
 
     spec = PreferenceSpec(prompts=prompts, candidates=candidates, nfe=nfe, seed=seed)
-    session = sample_session(Request(out, spec, asked, track, backbone, data, device))
+    session = sample_session(Request(out, spec, asked, track, backbone, data, device, choice))
     print(f"{out}: {len(session.prompts)} prompts, {len(session.questions)} pairs, {', '.join(session.criteria)}")
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,16 +156,15 @@ class _Loader:
 
     def _encoded(self, prompts: Sequence[Prompt], clips: Sequence[Clip | None], most: int) -> dict[str, Any]:
         """Tensors of some prompts, batch first; nothing of use once there are problems."""
-        import numpy as np
         import torch
 
         from halign_bench.masks import hand_mask
 
         shape = self.backbone.latent_shape()
         latents = torch.zeros(len(prompts), most, *shape)
-        for row, prompt in enumerate(prompts):
+        for row, (prompt, clip) in enumerate(zip(prompts, clips, strict=True)):
             for k, video in enumerate(prompt.videos):
-                made = self._latent(prompt, video)
+                made = self._latent(prompt, clip, video)
                 if made is not None and not self.problems:
                     latents[row, k] = made
         found = [clip for clip in clips if clip is not None]
@@ -174,17 +173,16 @@ class _Loader:
         real = torch.zeros(len(prompts), *shape)
         rows = [row for row, prompt in enumerate(prompts) if prompt.clip is not None]
         if rows:
-            videos = np.stack([found[row].video for row in rows])
-            real[rows] = self.backbone.encode(videos).float().cpu()
+            real[rows] = self.backbone.encode_clips([found[row] for row in rows]).float().cpu()
         condition = self.backbone.condition(found)
         return {
             "latents": latents, "real": real, "identities": [clip.identity for clip in found],
             "condition": {name: value.cpu() for name, value in condition.items()},
-            "hand_mask": torch.stack([hand_mask(clip, shape) for clip in found]),
+            "hand_mask": torch.stack([hand_mask(clip, shape, self.backbone.slots) for clip in found]),
             "skeletons": sum(clip.skeleton is not None and clip.layout is not None for clip in found),
         }  # fmt: skip
 
-    def _latent(self, prompt: Prompt, video: Video) -> torch.Tensor | None:
+    def _latent(self, prompt: Prompt, clip: Clip | None, video: Video) -> torch.Tensor | None:
         from halign_bench.media import read_video
 
         if video.session is not None:
@@ -198,7 +196,9 @@ class _Loader:
             text = f"{video.file.name} {problem.reason}; replace the file, or leave out the lines that name it"
             self.problems.append(Problem(video.line, video.place, text))
             return None
-        return self.backbone.encode(pictures[None])[0].float().cpu()
+        if clip is None:  # a problem of its own
+            return None
+        return self.backbone.encode_clips([replace(clip, video=pictures)])[0].float().cpu()
 
     def _set(
         self, condition: dict[str, torch.Tensor], latents: torch.Tensor, real: torch.Tensor, mask: torch.Tensor | None,

@@ -57,10 +57,14 @@ class Sampler:
     """
 
     def __init__(self, record: Record, data: Path | None) -> None:
+        from halign_bench import registry
         from halign_bench.loading import load_backbone, load_track
 
         self.evaluation: Mapping[str, Any] = record.protocol.get("evaluation") or {}  # type: ignore[assignment]
         try:
+            plugin: Any = registry.get("backbone", record.cell.backbone)
+            if plugin.needs_model:
+                raise NoSamples(f"{plugin.name} has weights of a person's choice, which a record does not hold")
             self.backbone: Backbone = load_backbone(record.cell.backbone, "auto")
         except (HalignError, OSError) as problem:
             raise NoSamples(str(problem)) from None
