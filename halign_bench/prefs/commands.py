@@ -10,6 +10,7 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
+from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.printing import print_json, print_table
 
 TIES = ("keep", "drop")
@@ -50,12 +51,17 @@ def sample(
     criteria: Annotated[
         str | None, typer.Option(help="What people are asked; the track's own unless given.", metavar="A,B…")
     ] = None,
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
 ) -> int:
     """Sample candidates of a base into a session folder, with sound, and score them."""
     asked = None if criteria is None else parse_criteria(criteria)
     registry.check("track", track)
     registry.check("backbone", backbone)
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
     from halign_bench.plan import check_data
 
     check_data(track, data)
@@ -68,7 +74,7 @@ def sample(
     from halign_bench.prefs.sampling import sample as sample_session
 
     spec = PreferenceSpec(prompts=prompts, candidates=candidates, nfe=nfe, seed=seed)
-    session = sample_session(Request(out, spec, asked, track, backbone, data, device))
+    session = sample_session(Request(out, spec, asked, track, backbone, data, device, choice))
     print(f"{out}: {len(session.prompts)} prompts, {len(session.questions)} pairs, {', '.join(session.criteria)}")
     return 0
 

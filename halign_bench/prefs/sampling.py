@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.folder import cache_dir
 from halign_bench.locking import locked
+from halign_bench.model_choice import ModelChoice
 from halign_bench.preferences import (
     OVERALL,
     PreferenceSet,
@@ -46,6 +47,7 @@ class Request:
     backbone: str = "puppet-dit"
     data: Path | None = None
     device: str = "auto"
+    model: ModelChoice = field(default_factory=ModelChoice)
 
 
 def sample(request: Request, console: Console | None = None) -> Session:
@@ -65,7 +67,7 @@ def sample(request: Request, console: Console | None = None) -> Session:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # whatever plug-ins and libraries print
                 with progress.phase(f"load {request.backbone} and {request.track}", 1):
-                    backbone = load_backbone(request.backbone, request.device)
+                    backbone = load_backbone(request.backbone, request.device, request.model)
                     track = load_track(request.track, request.data, backbone)
                 for refusal in track.refusals():
                     progress.say(f"left out {refusal.source}: {refusal.reason}")
