@@ -26,7 +26,8 @@ class CogVideoX(DiffusersBackbone):
     """CogVideoX (arXiv 2408.06072): v prediction on a schedule whose last step is pure noise.
 
     1.5 takes latent frames two by two; where their number is odd the first one is repeated in front (a slot), as in
-    its training code, and thrown away again.
+    its training code, and thrown away again. The reference's latent is the mode of the codec's distribution, of which
+    diffusers draws.
     """
 
     name = "cogvideox"
