@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from halign_bench.errors import RequestError
+from halign_bench.executors.choice import LOCAL, Where
 from halign_bench.method import AlignmentMethod, Segment, row
 from halign_bench.protocol import Profile, profile_named, sha256_of
 
@@ -19,7 +20,10 @@ ALWAYS = ("base", "sft")  # stand in every table
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `halign-bench run` was asked for. `methods` are grammar strings, `overrides` "method.key=value"."""
+    """What `halign-bench run` was asked for. `methods` are grammar strings, `overrides` "method.key=value".
+
+    out  a folder, or the fsspec URL of one
+    """
 
     methods: Sequence[str]
     track: str = "puppet"
@@ -29,9 +33,9 @@ class RunRequest:
     seeds: Sequence[int] = (0,)
     nfe: Sequence[int] | None = None
     overrides: Sequence[str] = ()
-    out: Path = Path("runs/latest")
+    out: Path | str = Path("runs/latest")
     fresh: bool = False
-    executor: str = "local"
+    where: Where = LOCAL
     device: str = "auto"
     json: bool = False
 
@@ -107,13 +111,12 @@ def plan(request: RunRequest) -> Plan:
     """Checks what can be checked before any model is loaded. Raises `RequestError` or `PluginError`."""
     from halign_bench import registry
 
-    if request.executor != "local":
-        raise RequestError(f"--executor {request.executor}: this version has only the local executor")
-    profile = profile_named(request.profile, tuple(request.nfe) if request.nfe is not None else None)
+    request.where.check(request.device)
     seeds = tuple(dict.fromkeys(request.seeds))
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")
     check_data(request.track, request.data)
+    profile = profile_named(request.profile, tuple(request.nfe) if request.nfe is not None else None)
     registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
     variants = _variants(request)
     _check_sampling(variants, profile)

@@ -309,7 +309,8 @@ def test_tables_of_somebody_else_are_not_overwritten(runs: Runs, tmp_path: Path)
         (("--methods", "sft", "--set", "diffusion-dpo.beta=5"), "not among the methods of this run"),
         (("--methods", "base+sft"), "trains nothing"),
         (("--methods", "sft", "--device", "cuda:77"), "torch cannot use it here"),
-        (("--methods", "sft", "--executor", "ray"), "only the local executor"),
+        (("--methods", "sft", "--executor", "rya"), "did you mean ray?"),
+        (("--methods", "sft", "--task-gpus", "0.5"), "is for --executor ray"),
     ],
 )
 def test_wrong_requests_are_one_sentence(runs: Runs, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:

@@ -1,0 +1,234 @@
+"""Runs on a real Ray cluster of two nodes on this machine: workers killed, a node removed, the driver killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray_plugins import install, account
+
+pytest.importorskip("ray", reason="the package ray is not installed")
+pytestmark = pytest.mark.slow
+TESTS = Path(__file__).parent
+METHODS = ",".join(f"witness[number={number}]" for number in range(1, 5))
+CELLS = 6  # base and sft too
+STEPS = 4
+HOST_AND_TIME = ("timings", "environment", "started", "finished")
+
+
+class Cluster:
+    """Two nodes of one processor each, and the command line with them."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster as Nodes
+
+        self.folder = folder
+        self.witness = folder / "witness"
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(install(folder / "installed")), str(TESTS)]),
+            "HALIGN_CACHE": str(folder / "cache"), "WITNESS": str(self.witness), "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }  # fmt: skip
+        self.count = 0
+        with pytest.MonkeyPatch.context() as patch:  # nodes and their workers have what is set when they start
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            self.nodes = Nodes(initialize_head=True, head_node_args=self.size)
+        self.second = self.add()
+
+    @property
+    def size(self) -> dict[str, Any]:
+        return {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+    def add(self) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return self.nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+
+    def pace(self, seconds: float) -> None:
+        Path(f"{self.witness}.pace").write_text(str(seconds))
+
+    def start(self, out: Path | str, *options: str, methods: str = METHODS) -> None:
+        command = [
+            sys.executable, "-m", "halign_bench", "run", "--track", "tiny-scored", "--backbone", "tiny-dit",
+            "--profile", "tiny", "--device", "cpu", "--methods", methods, "--out", str(out), *options,
+        ]  # fmt: skip
+        self.count += 1
+        self.said = [self.folder / f"{self.count}.{stream}" for stream in ("out", "err")]
+        with self.said[0].open("w") as out_file, self.said[1].open("w") as err_file:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=out_file, stderr=err_file)
+
+    def on_ray(self, out: Path | str, *options: str, **named: str) -> None:
+        self.start(out, "--executor", "ray", "--ray-address", self.nodes.address, *options, **named)
+
+
+    def finish(self) -> tuple[int, str, str]:
+        """Exit code of the command that was started last, and what it said."""
+        self.process.wait(timeout=400)
+        return self.process.returncode, self.said[0].read_text(), self.said[1].read_text()
+
+    def wait_until(self, holds: Callable[[], Any], seconds: float = 300) -> Any:
+        """What `holds` gives, once it gives something, while the command works."""
+        end = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < end and self.process.poll() is None, self.said[1].read_text()
+            time.sleep(0.05)
+        return found
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.process.kill()
+    made.nodes.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(request: pytest.FixtureRequest) -> None:
+    if "cluster" in request.fixturenames:
+        made = request.getfixturevalue("cluster")
+        made.pace(0)
+        made.witness.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without Ray."""
+    cluster.pace(0)
+    out = tmp_path_factory.mktemp("alone") / "out"
+    cluster.start(out)
+    code, _, progress = cluster.finish()
+    assert code == 0, progress
+    return out
+
+
+def comparable(out: Path) -> dict[str, Any]:
+    """Every record without times and host, and the companions beside it, byte by byte."""
+    found: dict[str, Any] = {}
+    for file in sorted((out / "records").glob("*.json")):
+        document = json.loads(file.read_text())
+        for key in HOST_AND_TIME:
+            del document[key]
+        if document["training"] is not None:
+            del document["training"]["peak_memory_bytes"]
+        for key in [key for key in document["metrics"] if key.startswith("seconds_per_second")]:
+            del document["metrics"][key]
+        assert document["status"] == "done", document["error"]
+        beside = [file.with_name(f"{file.stem}.{kind}.parquet").read_bytes() for kind in ("clips", "bootstrap")]
+        found[file.stem] = document, beside
+    return found
+
+
+def assert_equal(out: Path, alone: Path) -> None:
+    theirs, ours = comparable(alone), comparable(out)
+    assert len(theirs) == CELLS and ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name] == theirs[name], name
+
+
+def steps(lines: list[dict[str, Any]]) -> list[int]:
+    """Who did each step."""
+    return [line["pid"] for line in lines if line["what"] == "step"]
+
+
+def assert_none_twice(cluster: Cluster, disturbed: int = 0) -> None:
+    """Every number was trained to its end once; those that were not disturbed without a step too many."""
+    seen = account(cluster.witness)
+    assert sorted(seen) == [1, 2, 3, 4]
+    again = 0
+    for number, lines in seen.items():
+        assert lines == sorted(lines, key=lambda line: line["at"])
+        workers = list(dict.fromkeys(line["pid"] for line in lines))
+        again += len(workers) - 1
+        for before, after in zip(workers, workers[1:], strict=False):  # one after the other, never both
+            assert max(x["at"] for x in lines if x["pid"] == before) < min(x["at"] for x in lines if x["pid"] == after)
+        own = steps(lines)
+        assert own.count(workers[-1]) == STEPS, number
+        assert all(own.count(worker) < STEPS for worker in workers[:-1]), number
+    assert again == disturbed
+
+
+def at_work(cluster: Cluster, raylet: int | None = None) -> dict[str, Any] | None:
+    """The last line of a worker that lives and is within the steps of a training; of one node alone where it is given."""
+    for lines in account(cluster.witness).values():
+        last = lines[-1]
+        if last["what"] != "step" or steps(lines).count(last["pid"]) >= STEPS or not psutil.pid_exists(last["pid"]):
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if raylet is None or psutil.Process(last["pid"]).ppid() == raylet:
+                return last
+    return None
+
+
+def test_a_worker_killed_in_its_training_costs_nothing_but_time(
+    cluster: Cluster, alone: Path, tmp_path: Path
+) -> None:
+    cluster.pace(1)
+    cluster.on_ray(tmp_path / "out", "--json")
+    victim = cluster.wait_until(lambda: at_work(cluster))
+    os.kill(victim["pid"], signal.SIGKILL)
+    cluster.wait_until(lambda: len({line["pid"] for lines in account(cluster.witness).values() for line in lines}) >= 3)
+    cluster.pace(0)
+    code, said, progress = cluster.finish()
+    assert code == 0, progress
+    assert "its worker is lost" in progress and f"{CELLS} of {CELLS}" in progress and "Traceback" not in progress
+    assert [row["method"] for row in json.loads(said)["rows"]][:2] == ["base", "sft"]
+    assert_equal(tmp_path / "out", alone)
+    assert_none_twice(cluster, disturbed=1)
+
+
+def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
+    cluster.pace(1)
+    cluster.on_ray(tmp_path / "out")
+    raylet = cluster.second.all_processes["raylet"][0].process.pid
+    cluster.wait_until(lambda: at_work(cluster, raylet))
+    cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+    try:
+        cluster.pace(0)
+        code, _, progress = cluster.finish()
+    finally:
+        cluster.second = cluster.add()
+    assert code == 0, progress
+    assert "its worker is lost" in progress
+    assert_equal(tmp_path / "out", alone)
+    assert_none_twice(cluster, disturbed=1)
+
+
+def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
+    cluster: Cluster, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    cluster.pace(0.5)
+    cluster.on_ray(out)
+    cluster.wait_until(lambda: len(list((out / "records").glob("witness*.json"))) >= 1 and at_work(cluster))
+    cluster.process.kill()
+    cluster.process.wait()
+    done = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in (out / "records").iterdir()}
+    cluster.pace(0)
+    cluster.on_ray(out)
+    code, _, progress = cluster.finish()
+    assert code == 0, progress
+    assert "cells are done already" in progress
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in done} == done
+    assert_equal(out, alone)
+    interrupted = sum(len({line["pid"] for line in lines}) - 1 for lines in account(cluster.witness).values())
+    assert interrupted >= 1
+    assert_none_twice(cluster, disturbed=interrupted)
+    # Once more: nothing is left to be done.
+    before = cluster.witness.read_bytes()
+    cluster.on_ray(out)
+    code, _, progress = cluster.finish()
+    assert code == 0 and f"{CELLS} of {CELLS} cells are done already" in progress
+    assert cluster.witness.read_bytes() == before
