@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from ray_plugins import install, account
+from ray_plugins import account, install
 
 pytest.importorskip("ray", reason="the package ray is not installed")
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ HOST_AND_TIME = ("timings", "environment", "started", "finished")
 
 
 class Cluster:
-    """Two nodes of one processor each, and the command line with them."""
+    """Two nodes of one processor each, the second with a GPU that Ray is told of; and the command line with them."""
 
     def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster as Nodes
@@ -54,15 +55,19 @@ class Cluster:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            return self.nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            return self.nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
 
-    def pace(self, seconds: float) -> None:
-        Path(f"{self.witness}.pace").write_text(str(seconds))
+    def hold(self) -> None:
+        """From now on 3 and 4 stay where they are, in their first step."""
+        Path(f"{self.witness}.hold").touch()
+
+    def release(self) -> None:
+        Path(f"{self.witness}.hold").unlink(missing_ok=True)
 
     def start(self, out: Path | str, *options: str, methods: str = METHODS) -> None:
         command = [
             sys.executable, "-m", "halign_bench", "run", "--track", "tiny-scored", "--backbone", "tiny-dit",
-            "--profile", "tiny", "--device", "cpu", "--methods", methods, "--out", str(out), *options,
+            "--profile", "tiny", "--methods", methods, "--out", str(out), *options,
         ]  # fmt: skip
         self.count += 1
         self.said = [self.folder / f"{self.count}.{stream}" for stream in ("out", "err")]
@@ -70,7 +75,8 @@ class Cluster:
             self.process = subprocess.Popen(command, env=self.environment, stdout=out_file, stderr=err_file)
 
     def on_ray(self, out: Path | str, *options: str, **named: str) -> None:
-        self.start(out, "--executor", "ray", "--ray-address", self.nodes.address, *options, **named)
+        cluster = "--executor", "ray", "--ray-address", self.nodes.address, "--device", "cpu"
+        self.start(out, *cluster, *options, **named)
 
 
     def finish(self) -> tuple[int, str, str]:
@@ -99,14 +105,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def unhurried(request: pytest.FixtureRequest) -> None:
     if "cluster" in request.fixturenames:
         made = request.getfixturevalue("cluster")
-        made.pace(0)
+        made.release()
         made.witness.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run without Ray."""
-    cluster.pace(0)
+    cluster.release()
     out = tmp_path_factory.mktemp("alone") / "out"
     cluster.start(out)
     code, _, progress = cluster.finish()
@@ -152,7 +158,7 @@ def assert_none_twice(cluster: Cluster, disturbed: int = 0) -> None:
         assert lines == sorted(lines, key=lambda line: line["at"])
         workers = list(dict.fromkeys(line["pid"] for line in lines))
         again += len(workers) - 1
-        for before, after in zip(workers, workers[1:], strict=False):  # one after the other, never both
+        for before, after in pairwise(workers):  # one after the other, never both
             assert max(x["at"] for x in lines if x["pid"] == before) < min(x["at"] for x in lines if x["pid"] == after)
         own = steps(lines)
         assert own.count(workers[-1]) == STEPS, number
@@ -161,26 +167,25 @@ def assert_none_twice(cluster: Cluster, disturbed: int = 0) -> None:
 
 
 def at_work(cluster: Cluster, raylet: int | None = None) -> dict[str, Any] | None:
-    """The last line of a worker that lives and is within the steps of a training; of one node alone where it is given."""
-    for lines in account(cluster.witness).values():
-        last = lines[-1]
-        if last["what"] != "step" or steps(lines).count(last["pid"]) >= STEPS or not psutil.pid_exists(last["pid"]):
-            continue
+    """The last line of a worker, on one node where it is given, that is held in a training."""
+    for number, lines in account(cluster.witness).items():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if raylet is None or psutil.Process(last["pid"]).ppid() == raylet:
-                return last
+            parent = psutil.Process(lines[-1]["pid"]).ppid()
+            if number >= 3 and (raylet is None or parent == raylet):
+                return lines[-1]
     return None
 
 
 def test_a_worker_killed_in_its_training_costs_nothing_but_time(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
-    cluster.pace(1)
+    cluster.hold()
     cluster.on_ray(tmp_path / "out", "--json")
     victim = cluster.wait_until(lambda: at_work(cluster))
     os.kill(victim["pid"], signal.SIGKILL)
-    cluster.wait_until(lambda: len({line["pid"] for lines in account(cluster.witness).values() for line in lines}) >= 3)
-    cluster.pace(0)
+    number = victim["number"]
+    cluster.wait_until(lambda: account(cluster.witness)[number][-1]["pid"] != victim["pid"])
+    cluster.release()
     code, said, progress = cluster.finish()
     assert code == 0, progress
     assert "its worker is lost" in progress and f"{CELLS} of {CELLS}" in progress and "Traceback" not in progress
@@ -190,13 +195,13 @@ def test_a_worker_killed_in_its_training_costs_nothing_but_time(
 
 
 def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
-    cluster.pace(1)
+    cluster.hold()
     cluster.on_ray(tmp_path / "out")
     raylet = cluster.second.all_processes["raylet"][0].process.pid
     cluster.wait_until(lambda: at_work(cluster, raylet))
     cluster.nodes.remove_node(cluster.second, allow_graceful=False)
     try:
-        cluster.pace(0)
+        cluster.release()
         code, _, progress = cluster.finish()
     finally:
         cluster.second = cluster.add()
@@ -210,13 +215,13 @@ def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    cluster.pace(0.5)
+    cluster.hold()
     cluster.on_ray(out)
-    cluster.wait_until(lambda: len(list((out / "records").glob("witness*.json"))) >= 1 and at_work(cluster))
+    cluster.wait_until(lambda: len(list((out / "records").glob("witness*.json"))) == 2 and at_work(cluster))
     cluster.process.kill()
     cluster.process.wait()
     done = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in (out / "records").iterdir()}
-    cluster.pace(0)
+    cluster.release()
     cluster.on_ray(out)
     code, _, progress = cluster.finish()
     assert code == 0, progress
@@ -232,3 +237,53 @@ def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     code, _, progress = cluster.finish()
     assert code == 0 and f"{CELLS} of {CELLS} cells are done already" in progress
     assert cluster.witness.read_bytes() == before
+
+
+def test_an_interrupted_run_leaves_checkpoints_and_goes_on_from_them(
+    cluster: Cluster, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    cluster.hold()
+    cluster.on_ray(out)
+    cluster.wait_until(lambda: at_work(cluster))
+    cluster.process.send_signal(signal.SIGINT)
+    code, said, progress = cluster.finish()
+    assert code == 130 and said == ""
+    assert "the same command goes on from there" in progress and "Traceback" not in progress
+    assert list(out.glob("cells/witness*/train/*/checkpoint.pt"))
+    cluster.release()
+    cluster.on_ray(out)
+    code, _, progress = cluster.finish()
+    assert code == 0, progress
+    assert_equal(out, alone)
+    # What a checkpoint holds is not done again; the step within which the stop came is.
+    assert all(STEPS <= len(steps(lines)) <= STEPS + 1 for lines in account(cluster.witness).values())
+
+
+def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -> None:
+    """Ray is only told of the GPU: what is shown is that the cells are where it is, two at a time, and see it."""
+    cluster.hold()
+    cluster.on_ray(tmp_path, "--task-gpus", "0.5", "--task-cpus", "0.5", methods="witness[number=3],witness[number=4]")
+    together = cluster.wait_until(lambda: (seen := account(cluster.witness)) and len(seen) == 2 and seen)
+    raylet = cluster.second.all_processes["raylet"][0].process.pid
+    workers = [lines[-1]["pid"] for lines in together.values()]
+    assert [psutil.Process(pid).ppid() for pid in workers] == [raylet, raylet]
+    cluster.release()
+    code, _, progress = cluster.finish()
+    assert code == 0, progress
+    first, second = account(cluster.witness).values()
+    assert min(first[-1]["at"], second[-1]["at"]) > max(first[0]["at"], second[0]["at"])
+    assert {line["gpus"] for line in (*first, *second)} == {"0"}
+
+
+def test_what_a_worker_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")
+    cluster.on_ray(tmp_path / "out")
+    code, said, complaint = cluster.finish()
+    assert (code, said) == (2, "") and complaint.count("\n") == 1 and "not a run of halign-bench" in complaint
+    cluster.on_ray(tmp_path / "gpu", "--device", "cuda")
+    code, said, complaint = cluster.finish()
+    assert (code, said) == (2, "") and "Traceback" not in complaint
+    assert "--device cuda: torch cannot use it here" in complaint.splitlines()[-1]
+    assert complaint.splitlines()[-1].endswith("(on a worker)")
