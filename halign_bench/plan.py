@@ -112,6 +112,8 @@ def plan(request: RunRequest) -> Plan:
     from halign_bench import registry
 
     request.where.check(request.device)
+    if request.fresh and isinstance(request.out, str):
+        raise RequestError(f"--fresh: {request.out} is not cleared from here; delete it there, or choose another --out")
     seeds = tuple(dict.fromkeys(request.seeds))
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")

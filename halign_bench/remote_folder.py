@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from halign_bench.folder import TABLES, RunFolder
 if TYPE_CHECKING:
     from halign_bench.leaderboard import Leaderboard
     from halign_bench.protocol import Protocol
+
+
+SCRATCH = "halign-run-"
 
 
 def run_folder(out: Path | str) -> RunFolder:
@@ -29,7 +34,8 @@ class UrlFolder(RunFolder):
     """
 
     def __init__(self, url: str) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="halign-run-")
+        _sweep_scratch()
+        self._scratch = tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-")
         super().__init__(Path(self._scratch.name), url)
         self._there: dict[str, list[str]] = {}  # versions of what was fetched, by name below the URL
         self._here: dict[str, tuple[int, int]] = {}  # and what the files here were when they were the same
@@ -48,7 +54,10 @@ class UrlFolder(RunFolder):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """No lock, but the mark by which workers know that they see the same place."""
+        top = self.root.partition("/")[0]  # a bucket; a path of a file system begins with /
         with self._told():
+            if top and not self.fs.exists(top):
+                raise FileNotFoundError(f"there is no {top}")  # which `makedirs` would make
             self.fs.makedirs(self.root, exist_ok=True)
             self.fs.pipe_file(f"{self.root}/.lock", b"")
         for name in ("run.json", *TABLES):
@@ -63,9 +72,6 @@ class UrlFolder(RunFolder):
             raise RequestError(f"--out {self.name}: a worker does not see what the run wrote there")
         self.fetch("run.json")
         self.fetch("preferences/*/*.safetensors")
-
-    def clear(self) -> None:
-        raise RequestError(f"--fresh: {self.name} is not cleared from here; delete it there, or choose another --out")
 
     def claim(self, protocol: Protocol) -> None:
         super().claim(protocol)
@@ -121,6 +127,18 @@ class UrlFolder(RunFolder):
         except Exception as problem:
             reason = (str(problem).strip().splitlines() or [""])[0]
             raise RequestError(f"--out {self.name}: {type(problem).__name__}: {reason}") from None
+
+
+def _sweep_scratch() -> None:
+    """Deletes what processes left that were killed, as Ray ends its workers."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        owner = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError):
+            continue  # somebody else's
 
 
 def _state(file: Path) -> tuple[int, int]:

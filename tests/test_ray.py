@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +18,10 @@ from typing import Any
 
 import psutil
 import pytest
+from media_files import textured, write
 from ray_plugins import account, install
 
 pytest.importorskip("ray", reason="the package ray is not installed")
-pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 METHODS = ",".join(f"witness[number={number}]" for number in range(1, 5))
 CELLS = 6  # base and sft too
@@ -38,8 +40,11 @@ class Cluster:
         self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(install(folder / "installed")), str(TESTS)]),
             "HALIGN_CACHE": str(folder / "cache"), "WITNESS": str(self.witness), "OMP_NUM_THREADS": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{(port := free_port())}", "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
         }  # fmt: skip
+        self.store_port = port
         self.count = 0
         with pytest.MonkeyPatch.context() as patch:  # nodes and their workers have what is set when they start
             for name, value in self.environment.items():
@@ -65,18 +70,24 @@ class Cluster:
         Path(f"{self.witness}.hold").unlink(missing_ok=True)
 
     def start(self, out: Path | str, *options: str, methods: str = METHODS) -> None:
-        command = [
-            sys.executable, "-m", "halign_bench", "run", "--track", "tiny-scored", "--backbone", "tiny-dit",
-            "--profile", "tiny", "--methods", methods, "--out", str(out), *options,
-        ]  # fmt: skip
+        self.command(
+            "run", "--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny", "--methods", methods,
+            "--out", str(out), *options,
+        )  # fmt: skip
+
+    def command(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "halign_bench", *arguments]
         self.count += 1
         self.said = [self.folder / f"{self.count}.{stream}" for stream in ("out", "err")]
         with self.said[0].open("w") as out_file, self.said[1].open("w") as err_file:
             self.process = subprocess.Popen(command, env=self.environment, stdout=out_file, stderr=err_file)
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        return "--executor", "ray", "--ray-address", self.nodes.address, "--device", "cpu"
+
     def on_ray(self, out: Path | str, *options: str, **named: str) -> None:
-        cluster = "--executor", "ray", "--ray-address", self.nodes.address, "--device", "cpu"
-        self.start(out, *cluster, *options, **named)
+        self.start(out, *self.options, *options, **named)
 
 
     def finish(self) -> tuple[int, str, str]:
@@ -91,6 +102,12 @@ class Cluster:
             assert time.monotonic() < end and self.process.poll() is None, self.said[1].read_text()
             time.sleep(0.05)
         return found
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +211,7 @@ def test_a_worker_killed_in_its_training_costs_nothing_but_time(
     assert_none_twice(cluster, disturbed=1)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
     cluster.hold()
     cluster.on_ray(tmp_path / "out")
@@ -211,6 +229,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Pat
     assert_none_twice(cluster, disturbed=1)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +258,7 @@ def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     assert cluster.witness.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_checkpoints_and_goes_on_from_them(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +280,7 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on_from_them(
     assert all(STEPS <= len(steps(lines)) <= STEPS + 1 for lines in account(cluster.witness).values())
 
 
+@pytest.mark.slow
 def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -> None:
     """Ray is only told of the GPU: what is shown is that the cells are where it is, two at a time, and see it."""
     cluster.hold()
@@ -276,6 +297,7 @@ def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -
     assert {line["gpus"] for line in (*first, *second)} == {"0"}
 
 
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
@@ -287,3 +309,68 @@ def test_what_a_worker_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path)
     assert (code, said) == (2, "") and "Traceback" not in complaint
     assert "--device cuda: torch cannot use it here" in complaint.splitlines()[-1]
     assert complaint.splitlines()[-1].endswith("(on a worker)")
+
+
+@pytest.fixture
+def bucket(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 server with a bucket `bench`, and s3fs to look into it."""
+    server = pytest.importorskip("moto.server", reason="the package moto[server] is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="the package s3fs is not installed")
+    for name, value in cluster.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    running = server.ThreadedMotoServer(port=cluster.store_port)
+    running.start()
+    store = s3fs.S3FileSystem(skip_instance_cache=True)
+    store.mkdir("bench")
+    yield store
+    running.stop()
+
+
+@pytest.mark.slow
+def test_the_folder_may_be_an_object_store(cluster: Cluster, alone: Path, bucket: Any, tmp_path: Path) -> None:
+    cluster.hold()
+    cluster.on_ray("s3://bench/run")
+    victim = cluster.wait_until(lambda: at_work(cluster))
+    os.kill(victim["pid"], signal.SIGKILL)
+    cluster.wait_until(lambda: account(cluster.witness)[victim["number"]][-1]["pid"] != victim["pid"])
+    cluster.release()
+    code, _, progress = cluster.finish()
+    assert code == 0, progress
+    assert "its worker is lost" in progress
+    bucket.invalidate_cache()
+    bucket.get("bench/run/", str(tmp_path / "run"), recursive=True)
+    assert_equal(tmp_path / "run", alone)
+    assert_none_twice(cluster, disturbed=1)
+    assert not [name for name in bucket.find("bench/run") if name.endswith(".tmp")]
+    for record in (tmp_path / "run" / "records").glob("witness*.json"):
+        adapters = record.parent / json.loads(record.read_text())["files"]["adapters"]
+        assert list(adapters.glob("*/adapters/*/*.safetensors")), adapters
+    # Once more from another machine, which knows nothing: nothing is left to be done.
+    before = cluster.witness.read_bytes()
+    cluster.on_ray("s3://bench/run")
+    code, _, progress = cluster.finish()
+    assert code == 0 and f"{CELLS} of {CELLS} cells are done already" in progress
+    assert cluster.witness.read_bytes() == before
+    cluster.on_ray("s3://no-such-bucket/run")
+    code, _, complaint = cluster.finish()
+    assert code == 2 and complaint.startswith("halign-bench: --out s3://no-such-bucket/run: ")
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_scores_in_parts_on_two_nodes_are_those_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    for seed, name in enumerate(("generated", "real")):
+        (tmp_path / name).mkdir()
+        for clip in range(6):
+            write(tmp_path / name / f"{clip}.mp4", textured(20, seed=10 * seed + clip))
+    score = "score", str(tmp_path / "generated"), "--reference", str(tmp_path / "real"), "--json", "--out"
+    cluster.command(*score, str(tmp_path / "parts"), "--shards", "4", *cluster.options)
+    code, in_parts, progress = cluster.finish()
+    assert code == 0, progress
+    assert "shard 4/4: done" in progress and "4 of 4" in progress
+    cache = Path(cluster.environment["HALIGN_CACHE"])
+    shutil.rmtree(cache / "score")
+    cluster.command(*score, str(tmp_path / "one"))
+    assert cluster.finish()[:2] == (0, in_parts)
+    assert (tmp_path / "parts" / "clips.parquet").read_bytes() == (tmp_path / "one" / "clips.parquet").read_bytes()
