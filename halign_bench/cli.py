@@ -135,9 +135,8 @@ def run(
     seed_list = parse_seeds(seeds)
     nfe_list = parse_nfe(nfe) if nfe is not None else None
     # Names first: they answer without importing torch.
-    for pipeline in (pipeline for text in methods for pipeline in parse_methods(text)):
-        for name, _ in pipeline:
-            registry.check("method", name)
+    for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
+        registry.check("method", name)
     registry.check("track", track)
     registry.check("backbone", backbone)
     if data is not None and not data.is_dir():

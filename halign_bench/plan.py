@@ -138,6 +138,7 @@ def check_data(track_name: str, data: Path | None) -> None:
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:
+    from halign_bench import registry
     from halign_bench.grammar import Pipeline, parse_methods
 
     asked = [pipeline for text in request.methods for pipeline in parse_methods(text)]
@@ -147,9 +148,10 @@ def _variants(request: RunRequest) -> tuple[Variant, ...]:
     pipelines += asked
     named = {name for pipeline in pipelines for name, _ in pipeline}
     shared = _overrides(request.overrides, named)
+    methods = {name: registry.get("method", name) for name in sorted(named)}  # each looks at every installed package
     found: dict[str, Variant] = {}
     for pipeline in pipelines:
-        parts = tuple(_part(name, {**shared.get(name, {}), **own}) for name, own in pipeline)
+        parts = tuple(_part(methods[name], {**shared.get(name, {}), **own}) for name, own in pipeline)
         variant = Variant(parts)
         _check_pipeline(variant)
         found.setdefault(variant.label, variant)
@@ -158,12 +160,13 @@ def _variants(request: RunRequest) -> tuple[Variant, ...]:
 
 def variant_named(text: str) -> Variant:
     """What a text such as "ipa[hand_weight=1]" or "tmm+tpo" names. Raises `RequestError` or `PluginError`."""
+    from halign_bench import registry
     from halign_bench.grammar import parse_methods
 
     pipelines = parse_methods(text)
     if len(pipelines) != 1:
         raise RequestError(f'"{text}" names {len(pipelines)} rows, one is expected')
-    variant = Variant(tuple(_part(name, settings) for name, settings in pipelines[0]))
+    variant = Variant(tuple(_part(registry.get("method", name), settings) for name, settings in pipelines[0]))
     _check_pipeline(variant)
     return variant
 
@@ -182,12 +185,10 @@ def _overrides(settings: Sequence[str], named: set[str]) -> dict[str, dict[str, 
     return shared
 
 
-def _part(name: str, overrides: Mapping[str, Any]) -> Part:
+def _part(method: Any, overrides: Mapping[str, Any]) -> Part:
     from pydantic import ValidationError
 
-    from halign_bench import registry
-
-    method: Any = registry.get("method", name)
+    name = method.name
     fields = method.Config.model_fields
     for key in overrides:
         if key not in fields:
