@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from run_tiny import ScoredTrack, Slow, TinyBackbone, Trains, denoising_error
 from halign_bench.method import Config, LossOutput, Stage
 from halign_bench.registry import register
 
-__all__ = ["ScoredTrack", "Slow", "TinyBackbone", "Witness"]
+__all__ = ["Dies", "ScoredTrack", "Slow", "TinyBackbone", "Witness"]
 
 
 @register
@@ -52,6 +53,17 @@ class Witness(Trains):
             file.write(json.dumps(line) + "\n")
 
 
+@register
+class Dies(Trains):
+    """Takes its process with it, as one does that needs more memory than there is."""
+
+    name = "dies"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(stage, policy, reference, batch, backbone)
+
+
 def install(folder: Path) -> Path:
     """The folder, ready for PYTHONPATH."""
     info = folder / "tiny_plugins-1.0.dist-info"
@@ -61,6 +73,7 @@ def install(folder: Path) -> Path:
         "[halign_bench.tracks]\ntiny-scored = ray_plugins:ScoredTrack\n"
         "[halign_bench.backbones]\ntiny-dit = ray_plugins:TinyBackbone\n"
         "[halign_bench.methods]\nslow = ray_plugins:Slow\nwitness = ray_plugins:Witness\n"
+        "dies = ray_plugins:Dies\n"
     )
     return folder
 

@@ -298,6 +298,17 @@ def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_a_cell_that_kills_every_worker_is_given_up_and_the_others_are_done(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.on_ray(tmp_path, methods="dies,witness[number=1]")
+    code, said, progress = cluster.finish()
+    assert code == 1 and "Traceback" not in progress
+    assert progress.count("dies seed 0: its worker is lost") == 4 and "dies seed 0: given up" in progress
+    assert "witness[number=1]" in said
+    done = {file.stem.partition("-s0")[0].partition("-")[0] for file in (tmp_path / "records").glob("*.json")}
+    assert done == {"base", "sft", "witness_number_1"}
+
+
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +128,25 @@ def test_a_wrong_request_is_one_sentence(
     assert main(["score", str(folders[0]), *options]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_there_may_be_more_clips_than_files_may_be_open(
+    folders: tuple[Path, Path], weights: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import resource, sys; from halign_bench.cli import main; import torch, scipy.linalg\n"
+        "code = main(sys.argv[1:])\n"  # with what it imports and opens once
+        "import os; most = len(os.listdir('/proc/self/fd')) + 8\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        "sys.exit(code or main(sys.argv[1:]))"
+    )
+    shutil.copytree(weights.parent / "cache", tmp_path / "cache")
+    arguments = [str(folders[1]), "--reference", str(folders[1]), "--assets", str(weights), "--metrics", "fid,kid"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "score", *arguments, "--out", str(tmp_path / "out"), "--json"],
+        env=os.environ | {"HALIGN_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" not in done.stderr
+    found = json.loads((tmp_path / "out" / "score.json").read_text())
+    assert found["metrics"]["fid@inception"]["n"] == found["metrics"]["kid@inception"]["n"] == CLIPS - 1
