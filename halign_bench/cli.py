@@ -20,6 +20,8 @@ from halign_bench.assets.commands import app as assets
 from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
 from halign_bench.checking.commands import check
 from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
+from halign_bench.executors.choice import Where
+from halign_bench.executors.options import ExecutorName, RayAddress, TaskCpus, TaskGpus
 from halign_bench.figures.commands import EPILOG as FIGURES_EXAMPLES
 from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
@@ -136,10 +138,14 @@ def run(
         typer.Option(help="Labels of people to train on (.jsonl, .csv, .parquet), not the track's.", metavar="FILE"),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR")
-    ] = Path("runs/latest"),
+        str,
+        typer.Option(help="Folder of the run; the same one again finishes what is missing.", metavar="DIR|URL"),
+    ] = "runs/latest",
     fresh: Annotated[bool, typer.Option("--fresh", help="Do everything again, also what is done.")] = False,
-    executor: Annotated[str, typer.Option(help="Where cells run: local.", metavar="NAME")] = "local",
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
+    task_cpus: TaskCpus = None,
+    task_gpus: TaskGpus = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
     as_json: Json = False,
 ) -> int:
@@ -147,9 +153,8 @@ def run(
     seed_list = parse_seeds(seeds)
     nfe_list = parse_nfe(nfe) if nfe is not None else None
     # Names first: they answer without importing torch.
-    for pipeline in (pipeline for text in methods for pipeline in parse_methods(text)):
-        for name, _ in pipeline:
-            registry.check("method", name)
+    for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
+        registry.check("method", name)
     registry.check("track", track)
     registry.check("backbone", backbone)
     choice = ModelChoice.of(model, audio_encoder, frames, size)
@@ -163,8 +168,9 @@ def run(
 
     request = RunRequest(
         methods=methods, track=track, backbone=backbone, model=choice, data=data, profile=profile, seeds=seed_list,
-        nfe=nfe_list, overrides=set_ or [], out=out, fresh=fresh, executor=executor, device=device, json=as_json,
-        preferences=preferences,
+        nfe=nfe_list, overrides=set_ or [], out=out if "://" in out else Path(out), fresh=fresh,
+        preferences=preferences, device=device, json=as_json,
+        where=Where(executor, ray_address, task_cpus, task_gpus),
     )  # fmt: skip
     return run_benchmark(request)
 

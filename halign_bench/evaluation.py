@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from halign_bench.progress import Progress
     from halign_bench.protocol import Profile
 
-KEEP_BYTES = 512 * 2**20  # real clips held in memory between cells; what does not fit is read again
+KEEP_BYTES = 256 * 2**20  # real clips held in memory between cells; what does not fit is read again
 BOOTSTRAP_SEED = 0
 
 
@@ -63,9 +63,8 @@ class Evaluator:
         self._kept: dict[int, Clip] = {}
         self._kept_bytes = 0
         count = min(profile.eval_clips, available)
-        clips = [self.clip(index) for index in range(count)]
-        self.ids = [clip.id for clip in clips]
-        self.identities = [clip.identity for clip in clips]
+        names = [(clip.id, clip.identity) for clip in map(self.clip, range(count))]  # one clip after the other
+        self.ids, self.identities = [clip for clip, _ in names], [identity for _, identity in names]
         self.extractors = dict(track.extractors(backbone.device))
         self._target_features: dict[tuple[str, int], list[Any]] = {}
         self._warm = False
@@ -165,19 +164,19 @@ class Evaluator:
     ) -> None:
         from halign_bench.sampling import initial_noise, sample
 
-        grid, guidance = self.profile.nfe, self.backbone.guidance
+        grid, guidance, chunks = self.profile.nfe, self.backbone.guidance, self.chunks()
         with progress.phase(f"{label}: sample", len(self.ids) * sum(grid), len(self.ids) * sum(grid)) as phase:
 
             def active_or_stop(t: float) -> Sequence[str]:
                 phase.check()  # called at every step, so Ctrl-C is answered within one
                 return active(t)
 
-            wanted = [(c, nfe) for c in range(len(self.chunks())) for nfe in grid]
+            wanted = [(c, nfe) for c in range(len(chunks)) for nfe in grid]
             missing = [(c, nfe) for c, nfe in wanted if store.read(c, nfe) is None]
             found = set(wanted) - set(missing)
-            phase.already(sum(len(self.chunks()[c]) * nfe for c, nfe in found))
+            phase.already(sum(len(chunks[c]) * nfe for c, nfe in found))
             for number in sorted({c for c, _ in missing}):
-                clips = [self.clip(index) for index in self.chunks()[number]]
+                clips = [self.clip(index) for index in chunks[number]]
                 condition = self.backbone.condition(clips)
                 noise = initial_noise(self.backbone, [clip.id for clip in clips], store.seed)
                 if not self._warm:  # allocations and kernel choice of the first call are not the model's speed

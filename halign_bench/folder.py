@@ -16,6 +16,7 @@ from halign_bench.locking import locked
 if TYPE_CHECKING:  # results and its models are imported where they are needed: a wrong request is answered without
     from halign_bench.leaderboard import Leaderboard
     from halign_bench.plan import Cell
+    from halign_bench.progress import Progress
     from halign_bench.protocol import Protocol
     from halign_bench.results import Record
 
@@ -25,7 +26,7 @@ MADE_IN_CELLS = (  # by training and evaluation, relative to a cell's folder; * 
     "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*", "train/*/.*.tmp",
     "train/*/adapters/*/pytorch_lora_weights.safetensors", "train/*/adapters/*/insert.safetensors",
     "train/*/adapters/*/insert.json",
-    "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt",
+    "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt", ".lock",
 )  # fmt: skip
 
 
@@ -37,24 +38,61 @@ def cache_dir() -> Path:
 
 
 class RunFolder:
-    """OUT: run.json (the protocol), records/, cells/ (training, samples), leaderboard.{json,md,csv}."""
+    """OUT: run.json (the protocol), records/, cells/ (training, samples), leaderboard.{json,md,csv}.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of a run on several machines it also holds `preferences/`, which they share; `name` is what a person calls it.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self.path, self.name = path, name or str(path)
         self.manifest = path / "run.json"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second run off this folder."""
         busy = "another run is working there; wait for it or choose another folder"
-        with locked(self.path / ".lock", f"--out {self.path}", busy):
+        with locked(self.path / ".lock", f"--out {self.name}", busy):
             self._sweep()
             yield
 
+    def join(self) -> None:
+        """For whoever works here for a run that holds the lock. Raises `RequestError` where this is another folder."""
+        if not (self.path / ".lock").exists():
+            raise RequestError(
+                f"--out {self.name}: a worker sees another folder of this name, or none; give one that all machines "
+                "share, or a URL"
+            )
+
+    @contextlib.contextmanager
+    def held(self, work: Path, progress: Progress) -> Iterator[None]:
+        """Keeps a second worker off a cell: waits until the first has let go of it, or died."""
+        from filelock import FileLock, Timeout
+
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress.say(f"{work.name}: waits for another worker that is at it")
+            while not lock.is_locked:
+                progress.stop.check()
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def fetch(self, pattern: str) -> None:
+        """Brings files that other machines left. In a shared folder they are here."""
+
+    def publish(self, pattern: str) -> None:
+        """Puts files where other machines find them. In a shared folder they do."""
+
     def _sweep(self) -> None:
         """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""
-        cell = "cells/*-s*-*"
-        for pattern in (".run.json.*", ".leaderboard.*", "records/.*", f"{cell}/eval/.nfe*", f"{cell}/train/*/.*"):
+        tops = (".run.json.*", ".leaderboard.*", "records/.*", "preferences/*/.*")
+        for pattern in (*tops, *(f"cells/*-s*-*/{made}" for made in ("eval/.nfe*", "train/*/.*"))):
             for path in self.path.glob(f"{pattern}.tmp"):
                 path.unlink(missing_ok=True)
 
@@ -67,7 +105,7 @@ class RunFolder:
             return
         for name in TABLES:
             if (self.path / name).exists():
-                raise RequestError(f"--out {self.path}: its {name} was not made by a run here; choose another folder")
+                raise RequestError(f"--out {self.name}: its {name} was not made by a run here; choose another folder")
 
     def claim(self, protocol: Protocol) -> None:
         """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
@@ -87,7 +125,7 @@ class RunFolder:
             differing = protocol.differences(document["protocol"])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise RequestError(
-                f"--out {self.path} holds a run under another protocol ({'; '.join(differing[:3])}{more}): choose "
+                f"--out {self.name} holds a run under another protocol ({'; '.join(differing[:3])}{more}): choose "
                 "another folder, or --fresh to replace it"
             )
 
@@ -124,6 +162,13 @@ class RunFolder:
             return None
         beside = [path.parent / record.files[kind] for kind in ("clips", "bootstrap") if kind in record.files]
         return record if all(file.exists() for file in beside) and record.cell_hash == cell_hash else None
+
+    def publish_cell(self, cell: Cell, work: Path) -> None:
+        """What is kept of a cell that has ended; its record last, as that says that the rest is there."""
+        own = f"cells/{work.name}"
+        for pattern in (f"{own}/train/**/*", f"{own}/traceback.txt", f"records/{cell.name}.*.parquet"):
+            self.publish(pattern)
+        self.publish(f"records/{cell.name}.json")
 
     # Tables
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +55,14 @@ class ModelChoice:
     ) -> ModelChoice:
         """Of what was typed. Raises RequestError."""
         return cls(model, audio_encoder, frames, None if size is None else parse_size(size))
+
+    def absolute(self) -> ModelChoice:
+        """The same for a process in another folder: what is a folder or a file here, and no id on the hub."""
+        here: dict[str, Any] = {
+            name: str(Path(value).absolute()) for name in ("checkpoint", "audio_encoder")
+            if (value := getattr(self, name)) is not None and Path(value).exists()
+        }  # fmt: skip
+        return replace(self, **here)
 
     def load(self, backbone: Any, device: str) -> Backbone:
         """The base of a backbone's class.

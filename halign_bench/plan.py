@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from halign_bench.errors import RequestError
+from halign_bench.executors.choice import LOCAL, Where
 from halign_bench.method import AlignmentMethod, Segment, row
 from halign_bench.model_choice import ModelChoice
 from halign_bench.protocol import Profile, profile_named, sha256_of
@@ -20,7 +21,10 @@ ALWAYS = ("base", "sft")  # stand in every table
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `halign-bench run` was asked for. `methods` are grammar strings, `overrides` "method.key=value"."""
+    """What `halign-bench run` was asked for. `methods` are grammar strings, `overrides` "method.key=value".
+
+    out  a folder, or the fsspec URL of one
+    """
 
     methods: Sequence[str]
     track: str = "puppet"
@@ -31,12 +35,17 @@ class RunRequest:
     seeds: Sequence[int] = (0,)
     nfe: Sequence[int] | None = None
     overrides: Sequence[str] = ()
-    out: Path = Path("runs/latest")
+    out: Path | str = Path("runs/latest")
     fresh: bool = False
-    executor: str = "local"
+    where: Where = LOCAL
     device: str = "auto"
     json: bool = False
     preferences: Path | None = None
+
+    def absolute(self) -> RunRequest:
+        """The same for a process in another folder."""
+        paths: dict[str, Any] = {name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)}
+        return replace(self, **paths, model=self.model.absolute())
 
 
 @dataclass(frozen=True)
@@ -110,13 +119,14 @@ def plan(request: RunRequest) -> Plan:
     """Checks what can be checked before any model is loaded. Raises `RequestError` or `PluginError`."""
     from halign_bench import registry
 
-    if request.executor != "local":
-        raise RequestError(f"--executor {request.executor}: this version has only the local executor")
-    profile = profile_named(request.profile, tuple(request.nfe) if request.nfe is not None else None)
+    request.where.check(request.device)
+    if request.fresh and isinstance(request.out, str):
+        raise RequestError(f"--fresh: {request.out} is not cleared from here; delete it there, or choose another --out")
     seeds = tuple(dict.fromkeys(request.seeds))
     if not seeds or min(seeds) < 0:
         raise RequestError(f"--seeds {','.join(map(str, seeds))}: give at least one seed, none below 0")
     check_data(request.track, request.data)
+    profile = profile_named(request.profile, tuple(request.nfe) if request.nfe is not None else None)
     registry.check("backbone", request.backbone)  # by name alone: loading it imports torch
     variants = _variants(request)
     _check_sampling(variants, profile)
@@ -136,6 +146,7 @@ def check_data(track_name: str, data: Path | None) -> None:
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:
+    from halign_bench import registry
     from halign_bench.grammar import Pipeline, parse_methods
 
     asked = [pipeline for text in request.methods for pipeline in parse_methods(text)]
@@ -145,9 +156,10 @@ def _variants(request: RunRequest) -> tuple[Variant, ...]:
     pipelines += asked
     named = {name for pipeline in pipelines for name, _ in pipeline}
     shared = _overrides(request.overrides, named)
+    methods = {name: registry.get("method", name) for name in sorted(named)}  # each looks at every installed package
     found: dict[str, Variant] = {}
     for pipeline in pipelines:
-        parts = tuple(_part(name, {**shared.get(name, {}), **own}) for name, own in pipeline)
+        parts = tuple(_part(methods[name], {**shared.get(name, {}), **own}) for name, own in pipeline)
         variant = Variant(parts)
         _check_pipeline(variant)
         found.setdefault(variant.label, variant)
@@ -156,12 +168,13 @@ def _variants(request: RunRequest) -> tuple[Variant, ...]:
 
 def variant_named(text: str) -> Variant:
     """What a text such as "ipa[hand_weight=1]" or "tmm+tpo" names. Raises `RequestError` or `PluginError`."""
+    from halign_bench import registry
     from halign_bench.grammar import parse_methods
 
     pipelines = parse_methods(text)
     if len(pipelines) != 1:
         raise RequestError(f'"{text}" names {len(pipelines)} rows, one is expected')
-    variant = Variant(tuple(_part(name, settings) for name, settings in pipelines[0]))
+    variant = Variant(tuple(_part(registry.get("method", name), settings) for name, settings in pipelines[0]))
     _check_pipeline(variant)
     return variant
 
@@ -180,12 +193,10 @@ def _overrides(settings: Sequence[str], named: set[str]) -> dict[str, dict[str, 
     return shared
 
 
-def _part(name: str, overrides: Mapping[str, Any]) -> Part:
+def _part(method: Any, overrides: Mapping[str, Any]) -> Part:
     from pydantic import ValidationError
 
-    from halign_bench import registry
-
-    method: Any = registry.get("method", name)
+    name = method.name
     fields = method.Config.model_fields
     for key in overrides:
         if key not in fields:

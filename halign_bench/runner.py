@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halign_bench.errors import HalignError, Interrupted, RequestError
+from halign_bench.executors.choice import executor
+from halign_bench.executors.work import Task
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
 from halign_bench.loading import annotator_if_any, load_backbone, load_track
 from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
+from halign_bench.remote_folder import run_folder
 from halign_bench.selfcheck import fingerprint
 
 if TYPE_CHECKING:
@@ -42,12 +45,15 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     console  for progress, by default on stderr; the table, or with `json` the document, goes to stdout
     """
     steps = plan(request)
+    if request.where.executor != "local":  # workers have another current folder
+        request = request.absolute()
     labelled = labelled_for(steps, request.preferences) if request.preferences is not None else None
     if console is None:
         from rich.console import Console
 
         console = Console(stderr=True)
-    folder = RunFolder(request.out)
+    folder = run_folder(request.out)
+    execute = executor(request.where, request.device)
     with Stop().listening() as stop, folder.locked():
         try:
             # Whatever plug-ins and libraries print must not end up in the table or the JSON document.
@@ -55,7 +61,8 @@ def run(request: RunRequest, console: Console | None = None) -> int:
                 if request.fresh:
                     folder.clear()
                 folder.check_own()
-                failed = Run(request, steps, folder, console, stop, labelled).work()
+                work = partial(Run, request, folder, labelled=labelled)
+                failed = execute(work, Progress(console, stop))
                 board = folder.write_tables()
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
@@ -87,32 +94,29 @@ def labelled_for(steps: Plan, path: Path) -> PreferenceFile:
 
 
 class Run:
-    """One run in this process: what its cells share, and the loop over them.
+    """One run as a process has it open: what its cells share, and how one of them is done (`executors.work.Work`).
 
     labelled  preferences that people gave; None is to sample candidates and let the track's annotator say
     """
 
     def __init__(
-        self, request: RunRequest, steps: Plan, folder: RunFolder, console: Console, stop: Stop,
-        labelled: PreferenceFile | None = None,
+        self, request: RunRequest, folder: RunFolder, progress: Progress, labelled: PreferenceFile | None = None
     ) -> None:
         from halign_bench.evaluation import Evaluator
         from halign_bench.preferences import PreferenceSpec
         from halign_bench.training import TrainingSpec
 
-        self.request, self.steps, self.folder, self.labelled = request, steps, folder, labelled
-        self.progress = Progress(console, stop)
-        profile = steps.profile
+        folder.join()
+        self.request, self.folder, self.progress, self.labelled = request, folder, progress, labelled
+        self.steps = plan(request)
+        self.cells = {cell.name: cell for cell in self.steps.cells}
+        profile = self.steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
             self.backbone = load_backbone(request.backbone, request.device, request.model)
             self.track = load_track(request.track, request.data, self.backbone)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
-        for refusal in self.track.refusals():
-            self.progress.say(f"left out {refusal.source}: {refusal.reason}")
-        for problem in self.evaluator.broken:
-            self.progress.say(f"left out: {problem}")
-        stop.gentle = True
+        progress.stop.gentle = True
         self.preference_spec = PreferenceSpec(
             prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
             shift=self.backbone.shift,
@@ -122,6 +126,7 @@ class Run:
         )
         self.protocol = self._protocol()
         self.protocol_hash = self.protocol.sha256
+        folder.check_claim(self.protocol)
         self.collected: PreferenceSet | None = None
         self._no_preferences: Exception | None = None
 
@@ -149,33 +154,52 @@ class Run:
             metrics=self.evaluator.protocols(),
         )  # fmt: skip
 
-    def work(self) -> list[Cell]:
-        """Does every cell that has no finished record; returns those that have none afterwards."""
-        self.folder.check_claim(self.protocol)
-        hashes = {cell: cell.sha256(self.protocol_hash) for cell in self.steps.cells}
-        records = {cell: self.folder.record(cell, hashes[cell]) for cell in self.steps.cells}
-        missing = [cell for cell, record in records.items() if record is None or record.status != "done"]
-        for cell in self.steps.cells:
-            if cell not in missing:  # a kill may have come between the record and the end of its samples
-                self.evaluator.remove(self.folder.work(cell, hashes[cell]) / "eval")
-        if len(missing) < len(self.steps.cells):
-            count = len(self.steps.cells)
+    def prepare(self) -> list[Task]:
+        """Collects the preferences that cells share; returns the cells that have no finished record."""
+        for refusal in self.track.refusals():
+            self.progress.say(f"left out {refusal.source}: {refusal.reason}")
+        for problem in self.evaluator.broken:
+            self.progress.say(f"left out: {problem}")
+        self.folder.fetch("records/*")
+        missing = [cell for cell in self.steps.cells if not self._finished(cell)]
+        if len(missing) < (count := len(self.steps.cells)):
             self.progress.say(f"{count - len(missing)} of {count} cells are done already")
         self.progress.plan = self._plan_weight(missing)
         if self.labelled is not None and any(cell.variant.needs_data() for cell in missing):
             self.collected = self._collect()  # before anything is written: a file that is at fault is refused whole
         self.folder.claim(self.protocol)
-        failed = []
-        for number, cell in enumerate(missing, 1):
-            self.progress.stop.check()
-            before, work = records[cell], self.folder.work(cell, hashes[cell])
+        if missing:
+            self._collect_once()
+        labels = [f"[{n}/{len(missing)}] {cell.variant.label} seed {cell.seed}" for n, cell in enumerate(missing, 1)]
+        return [Task(cell.name, label, self._weight(cell)) for cell, label in zip(missing, labels, strict=True)]
+
+    def _finished(self, cell: Cell) -> bool:
+        cell_hash = cell.sha256(self.protocol_hash)
+        record = self.folder.record(cell, cell_hash)
+        if record is None or record.status != "done":
+            return False
+        # A kill may have come between the record and the end of its samples.
+        self.evaluator.remove(self.folder.work(cell, cell_hash) / "eval")
+        return True
+
+    def do(self, task: Task) -> bool:
+        """Trains, evaluates and records a cell, unless that is done; whether it is then."""
+        self.progress.stop.check()
+        cell = self.cells[task.name]
+        cell_hash = cell.sha256(self.protocol_hash)
+        work = self.folder.work(cell, cell_hash)
+        with self.folder.held(work, self.progress):
+            self.folder.fetch(f"records/{cell.name}.*")
+            before = self.folder.record(cell, cell_hash)
+            if before is not None and before.status == "done":
+                return True
             if before is not None and before.status == "diverged":
                 clear_cell(work, "train")  # the same training again, not its remembered end
-            label = f"[{number}/{len(missing)}] {cell.variant.label} seed {cell.seed}"
-            if not self._cell(cell, work, label):
-                failed.append(cell)
-                self._restore_base()
-        return failed
+            done = self._cell(cell, work, task.label)
+            self.folder.publish_cell(cell, work)
+        if not done:
+            self._restore_base()
+        return done
 
     def _restore_base(self) -> None:
         """What went wrong in a cell may have changed the base under it; the next one starts from the base as it was."""
@@ -189,7 +213,7 @@ class Run:
             self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
-        weight = sum(self._train_weight(cell) + self.evaluator.weight for cell in cells)
+        weight = sum(self._weight(cell) for cell in cells)
         return weight + (self._preference_weight if any(cell.variant.needs_data() for cell in cells) else 0.0)
 
     @property
@@ -199,9 +223,9 @@ class Run:
         spec = self.preference_spec
         return min(spec.prompts, self.track.splits().get("prompts", 0)) * spec.candidates * spec.nfe
 
-    def _train_weight(self, cell: Cell) -> float:
+    def _weight(self, cell: Cell) -> float:
         trained = sum(bool(part.method.stages()) for part in cell.variant.parts)
-        return trained * self.training_spec.samples * TRAIN_WEIGHT
+        return trained * self.training_spec.samples * TRAIN_WEIGHT + self.evaluator.weight
 
     # One cell
 
@@ -247,7 +271,13 @@ class Run:
         self.progress.say(f"{label}: {text}")
 
     def preferences(self, cell: Cell) -> PreferenceSet | None:
-        """Collected once a run. Where that failed, methods that learn from data fail, and the base goes on without."""
+        """Where they could not be collected, methods that learn from data fail, and the base goes on without."""
+        self._collect_once()
+        if self._no_preferences is not None and cell.variant.needs_data():
+            raise self._no_preferences
+        return self.collected
+
+    def _collect_once(self) -> None:
         if self.collected is None and self._no_preferences is None:
             try:
                 self.collected = self._collect()
@@ -255,9 +285,6 @@ class Run:
                 raise
             except Exception as problem:
                 self._no_preferences = problem
-        if self._no_preferences is not None and cell.variant.needs_data():
-            raise self._no_preferences
-        return self.collected
 
     def _collect(self) -> PreferenceSet | None:
         from halign_bench.adapters import remove_adapters
@@ -272,8 +299,12 @@ class Run:
 
             with self.progress.phase(f"preferences: read {self.labelled.path.name}", round(weight), weight) as phase:
                 return load(self.labelled, self.backbone, self.track, cache_dir(), phase)
+        # Machines of a cluster see no cache but the run's own folder.
+        cache = cache_dir() if self.request.where.executor == "local" else self.folder.path
         with self.progress.phase("preferences: sample and label candidates", round(weight / spec.nfe), weight) as phase:
-            return collect(self.backbone, self.track, spec, cache_dir(), phase)
+            collected = collect(self.backbone, self.track, spec, cache, phase)
+        self.folder.publish("preferences/*/*.safetensors")
+        return collected
 
     def _train(self, cell: Cell, preferences: PreferenceSet | None, work: Path, label: str) -> list[TrainingResult]:
         """One part after the other, each on top of those before; stops at the first that diverges."""

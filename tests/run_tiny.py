@@ -125,21 +125,25 @@ class ByHeart(Trains):
 
 
 def watch_for_kill() -> None:
-    """KILL_AFTER=n: SIGKILL to this process when it is about to rename the n+1st file into place."""
-    if "KILL_AFTER" not in os.environ:
-        return
-    left = int(os.environ["KILL_AFTER"])
-    replace = os.replace
+    """KILL_AFTER=n: SIGKILL to this process when it is about to rename the n+1st file into place.
 
+    KILL_UPLOAD=n: likewise of files that are moved into place under a file:// URL.
+    """
+    for variable, name in (("KILL_AFTER", "replace"), ("KILL_UPLOAD", "rename")):
+        if variable in os.environ:
+            setattr(os, name, deadly(getattr(os, name), int(os.environ[variable])))
+
+
+def deadly(rename: Any, left: int) -> Any:
     def counted(*arguments: Any, **named: Any) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        replace(*arguments, **named)
+        rename(*arguments, **named)
 
-    os.replace = counted  # type: ignore[assignment]
+    return counted
 
 
 register(TinyBackbone)

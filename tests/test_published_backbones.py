@@ -159,6 +159,15 @@ def test_the_command_runs_on_a_published_model_and_what_it_saves_loads_in_its_pi
     backbone.pipeline.load_lora_weights(str(adapters))
     assert backbone.pipeline.get_list_adapters()["transformer"] == ["default_0"]
 
+    page = tmp_path / "report"
+    assert main(["report", str(out), "--out", str(page), "--model", str(folder), "--clips", "2"]) == 0
+    assert {path.stem for path in page.rglob("*.mp4")} >= {"real"} and len(list(page.rglob("*.mp4"))) == 2 * 3
+    other = published.folder("wan-vace")
+    assert main(["report", str(out), "--out", str(page), "--model", str(other)]) == 2
+    session = tmp_path / "session"
+    sample = ["prefs", "sample", "--out", str(session), "--prompts", "2", "--nfe", "2", "--device", "cpu"]
+    assert main([*sample, *request[3:13]]) == 0 and len(list(session.rglob("*.mp4"))) == 4, capsys.readouterr().err
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("as_videos", [False, True])

@@ -6,11 +6,13 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from safetensors.numpy import load_file
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
@@ -193,6 +195,28 @@ def test_lock_kill_interrupt_and_resume(runs: Runs, tmp_path: Path) -> None:
     assert_same(out, undisturbed, ("base-s0", "sft-s0", "slow-s0"))
 
 
+def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_again(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
+    """What is left of a run on a cluster whose driver was killed, for as long as it lives."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    for file in ("sft-s0.json", "base-s0.json"):
+        (out / "records" / file).rename(tmp_path / file)
+    work = next((out / "cells").glob("sft-s0-*"))
+    with FileLock(work / ".lock"):
+        process = runs.start(out, *METHODS)
+        wait_for(out, "records/base-s0.json")
+        time.sleep(1)
+        assert process.exitcode is None and not (out / "records" / "sft-s0.json").exists()
+        (tmp_path / "sft-s0.json").rename(out / "records" / "sft-s0.json")
+        before = stamps(out / "records")
+    code, _, progress = runs.finish(process)
+    assert code == 0, progress
+    assert f"{work.name}: waits for another worker that is at it" in progress
+    assert "sft seed 0: train" not in progress and stamps(out / "records") == before
+
+
 def test_failures_are_records_and_are_tried_again(runs: Runs, whole: Path, tmp_path: Path) -> None:
     methods = ("--methods", "explodes,breaks,diffusion-dpo")
     code, said, progress = runs(tmp_path, *methods, "--json")
@@ -310,7 +334,8 @@ def test_tables_of_somebody_else_are_not_overwritten(runs: Runs, tmp_path: Path)
         (("--methods", "sft", "--set", "diffusion-dpo.beta=5"), "not among the methods of this run"),
         (("--methods", "base+sft"), "trains nothing"),
         (("--methods", "sft", "--device", "cuda:77"), "torch cannot use it here"),
-        (("--methods", "sft", "--executor", "ray"), "only the local executor"),
+        (("--methods", "sft", "--executor", "rya"), "did you mean ray?"),
+        (("--methods", "sft", "--task-gpus", "0.5"), "is for --executor ray"),
     ],
 )
 def test_wrong_requests_are_one_sentence(runs: Runs, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:

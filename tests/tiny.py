@@ -96,6 +96,7 @@ class TinyBackbone(Backbone):
     summary = "a random WanTransformer3DModel of width 24, for tests"
     parameterisation = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    passed = 0  # samples that went through any of them in this process
 
     def __init__(self, seed: int = 0, frames: int = FRAMES, size: tuple[int, int] = SIZE) -> None:
         import torch
@@ -173,6 +174,7 @@ class TinyBackbone(Backbone):
         import torch
 
         self.forwards += len(x_t)
+        TinyBackbone.passed += len(x_t)
         hidden = torch.cat([x_t, condition["reference"], condition["skeleton"]], dim=1)
         return self.denoiser(
             hidden_states=hidden, timestep=t * 1000, encoder_hidden_states=condition["audio"], return_dict=False

@@ -43,10 +43,6 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder of the session; the same one again finishes it.", metavar="DIR")],
     track: Annotated[str, typer.Option(help="Where prompts and scores come from.", metavar="NAME")] = "puppet",
     backbone: Annotated[str, typer.Option(help="The model that is sampled.", metavar="NAME")] = "puppet-dit",
-    model: ModelOption = None,
-    audio_encoder: AudioEncoderOption = None,
-    frames: FramesOption = None,
-    size: SizeOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
     prompts: Annotated[int, typer.Option(help="Training prompts; or all there are.", min=2, metavar="N")] = 64,
     candidates: Annotated[int, typer.Option(help="Samples of each; every two make a pair.", min=2, metavar="N")] = 2,
@@ -55,6 +51,10 @@ def sample(
     criteria: Annotated[
         str | None, typer.Option(help="What people are asked; the track's own unless given.", metavar="A,B…")
     ] = None,
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
 ) -> int:
     """Sample candidates of a base into a session folder, with sound, and score them."""

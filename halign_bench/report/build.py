@@ -15,6 +15,7 @@ from halign_bench.figures.style import COLOURS, LINES, MARKERS, Look
 from halign_bench.plan import check_data
 from halign_bench.progress import Progress, Stop
 from halign_bench.report import configs, document, gallery, panels
+from halign_bench.report.resample import Origin
 from halign_bench.report.writing import Files, replacing, script
 
 if TYPE_CHECKING:
@@ -29,25 +30,25 @@ TEMPLATE = "page.html"
 DIGITS = 6  # of a number in a figure's data; its CSV has all
 
 
-def make(runs: Sequence[Path], out: Path, clips: int, data: Path | None, console: Console) -> list[str]:
+def make(runs: Sequence[Path], out: Path, clips: int, origin: Origin, console: Console) -> list[str]:
     """Writes the report of these runs to the folder `out`, and returns what it had to leave out.
 
-    clips  how many to show videos of; data  folder of the videos of a track that reads one
+    clips  how many to show videos of
     Raises RequestError, PluginError, Interrupted on Ctrl-C; the folder then stays as it was.
     """
     source = read(runs)
     if source.board is None:
         raise RequestError("a report is of records; give the --out folder of a run, and analyses beside it if you like")
     said = document.context(source) | {"configs": configs.configs(source)}
-    if data is not None:
-        check_data(said["track"], data)
+    if origin.data is not None:
+        check_data(said["track"], origin.data)
     try:
         with Stop().listening() as stop, replacing(out) as files:
             stop.gentle = True
             _bundle(files)
             files.text("data/styles.js", script("styles", _styles(source)))
             figures, absent = _figures(source, files)
-            shown, without = _gallery(source, clips, data, files, Progress(console, stop))
+            shown, without = _gallery(source, clips, origin, files, Progress(console, stop))
             said |= {"figures": figures, "absent": absent, "gallery": shown}
             files.index = lambda folder: _page({**said, "folder": folder})
     except (Interrupted, KeyboardInterrupt):
@@ -90,11 +91,11 @@ def _figures(source: Source, files: Files) -> tuple[list[dict[str, Any]], list[s
 
 
 def _gallery(
-    source: Source, clips: int, data: Path | None, files: Files, progress: Progress
+    source: Source, clips: int, origin: Origin, files: Files, progress: Progress
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What the gallery shows, and what it has to do without."""
     try:
-        shown = gallery.make(source, clips, data, files, progress)
+        shown = gallery.make(source, clips, origin, files, progress)
     except NoData as problem:
         return None, [f"gallery: {problem}"]
     files.text("data/gallery.js", script("gallery", shown))

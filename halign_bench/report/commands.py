@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from halign_bench.errors import RequestError
+from halign_bench.model_choice import AudioEncoderOption, ModelOption
 
 EPILOG = """Examples:
 
 \b
   halign-bench report runs/latest --out report
   halign-bench report runs/latest runs/timesteps --out report --clips 24
-  halign-bench report runs/real --data FOLDER --out report
+  halign-bench report runs/real --data FOLDER --model FOLDER --out report
   halign-bench report leaderboards/puppet/puppet-dit --out report
 
 \b
@@ -34,6 +35,8 @@ def report(
     data: Annotated[
         Path | None, typer.Option(help="Folder of videos, as the run was given it.", metavar="DIR")
     ] = None,
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
 ) -> int:
     """Make a folder of pages to look at: tables, figures and a gallery."""
     if data is not None and not data.is_dir():
@@ -41,8 +44,9 @@ def report(
     from rich.console import Console
 
     from halign_bench.report.build import make
+    from halign_bench.report.resample import Origin
 
-    absent = make(runs, out, clips, data, Console(stderr=True))
+    absent = make(runs, out, clips, Origin(data, model, audio_encoder), Console(stderr=True))
     print(out / "index.html")
     for line in absent:
         print(f"left out, {line}", file=sys.stderr)

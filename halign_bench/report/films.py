@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.figures.source import Source
 from halign_bench.report.clips import clip_keys
-from halign_bench.report.resample import NoSamples, Sampler, adapter_folders, psnr_of, variant_of
+from halign_bench.report.resample import NoSamples, Origin, Sampler, adapter_folders, psnr_of, variant_of
 from halign_bench.report.writing import Files, script
 from halign_bench.results import Record, parse_key
 from halign_bench.track import SAMPLE_RATE
@@ -43,18 +42,18 @@ class Films:
 
 
 def film(
-    source: Source, records: Mapping[str, Record], ids: Sequence[str], data: Path | None, files: Files,
+    source: Source, records: Mapping[str, Record], ids: Sequence[str], origin: Origin, files: Files,
     progress: Progress,
 ) -> Films:  # fmt: skip
     """Writes the videos of these clips, one after the other in folders `gallery/00`, `gallery/01`, …
 
-    records  method -> its record of the seed that is shown; data  folder of the track's videos, where it reads one
-    Raises NoSamples where there can be none, RequestError where `data` is not what the records are of.
+    records  method -> its record of the seed that is shown
+    Raises NoSamples where there can be none, RequestError where `origin` is not what the records are of.
     """
     nfe = _possible(source, records, ids)
     first = next(iter(records.values()))
     with progress.phase(f"gallery: load {first.cell.backbone} and {first.cell.track}", 1):
-        sampler = Sampler(first, data)
+        sampler = Sampler(first, origin)
     with progress.phase("gallery: find the clips", int(sampler.evaluation.get("clips", 0))) as phase:
         clips = list(sampler.clips(ids, phase.advance).values())
     if not clips:

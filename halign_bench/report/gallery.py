@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.figures.labels import parted
 from halign_bench.figures.source import Source, direction, unit
 from halign_bench.report.clips import RULE, ClipRank, clip_keys, extremes, gallery_seed, of_seed, ranked
 from halign_bench.report.films import Films, film
-from halign_bench.report.resample import NoSamples
+from halign_bench.report.resample import NoSamples, Origin
 from halign_bench.report.writing import Files
 from halign_bench.results import Record
 from halign_bench.track import FPS
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
     from halign_bench.progress import Progress
 
 
-def make(source: Source, count: int, data: Path | None, files: Files, progress: Progress) -> dict[str, Any]:
+def make(source: Source, count: int, origin: Origin, files: Files, progress: Progress) -> dict[str, Any]:
     """What the page's gallery shows; writes its videos, sounds and skeletons.
 
-    count  how many clips to show videos of; data  folder of the track's videos, where it reads one
-    Raises NoData where clips have no scores, RequestError where `data` is not what the records are of.
+    count  how many clips to show videos of
+    Raises NoData where clips have no scores, RequestError where `origin` is not what the records are of.
     """
     ranks, seed = ranked(source), gallery_seed(source)
     records = of_seed(source, seed)
     try:
-        films = film(source, records, [rank.id for rank in extremes(ranks, count)], data, files, progress)
+        films = film(source, records, [rank.id for rank in extremes(ranks, count)], origin, files, progress)
     except NoSamples as problem:
         films = Films({}, {}, f"No videos: {problem}.")
     board, keys = source.table, clip_keys(source, list(records.values()))

@@ -6,11 +6,13 @@ A run keeps no video once it is scored. What is made here is checked against the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench import registry
 from halign_bench.errors import HalignError, RequestError
+from halign_bench.model_choice import ModelChoice
 from halign_bench.results import Record
 
 if TYPE_CHECKING:
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone
     from halign_bench.plan import Variant
     from halign_bench.track import Clip, Track
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where what a run was given lies: the videos of its track, the weights of its backbone, its audio encoder."""
+
+    data: Path | None = None
+    model: str | None = None
+    audio_encoder: str | None = None
 
 
 class NoSamples(Exception):
@@ -50,36 +61,45 @@ def variant_of(record: Record) -> Variant:
     return variant
 
 
+def _choice(record: Record, origin: Origin) -> ModelChoice:
+    """Clips as long and large as the records' where weights were given; else all is the backbone's own."""
+    if origin.model is None:
+        return ModelChoice()
+    said: Mapping[str, Any] = record.protocol.get("backbone") or {}  # type: ignore[assignment]
+    height, width = said["size"]
+    return ModelChoice(origin.model, origin.audio_encoder, said["frames"], (height, width))
+
+
 class Sampler:
     """The base and the clips that these records are of.
 
-    Raises NoSamples where either is not to be had here, RequestError where `data` was given and is not their folder.
+    Raises NoSamples where either is not to be had here, RequestError where what `origin` says is not theirs.
     """
 
-    def __init__(self, record: Record, data: Path | None) -> None:
-        from halign_bench import registry
+    def __init__(self, record: Record, origin: Origin) -> None:
         from halign_bench.loading import load_backbone, load_track
 
         self.evaluation: Mapping[str, Any] = record.protocol.get("evaluation") or {}  # type: ignore[assignment]
         try:
-            plugin: Any = registry.get("backbone", record.cell.backbone)
-            if plugin.needs_model:
-                raise NoSamples(f"{plugin.name} has weights of a person's choice, which a record does not hold")
-            self.backbone: Backbone = load_backbone(record.cell.backbone, "auto")
+            self.backbone: Backbone = load_backbone(record.cell.backbone, "auto", _choice(record, origin))
         except (HalignError, OSError) as problem:
+            if origin.model is not None:
+                raise RequestError(str(problem)) from None
             raise NoSamples(str(problem)) from None
         if self.backbone.base_sha256 != record.base.sha256:
+            if origin.model is not None:
+                raise RequestError(f"--model {origin.model}: has other weights than the records are of")
             raise NoSamples(f"{record.cell.backbone} is installed here with another base than the records are of")
         try:
-            self.track: Track = load_track(record.cell.track, data, self.backbone)
+            self.track: Track = load_track(record.cell.track, origin.data, self.backbone)
             print_of_track = {"name": self.track.name, **self.track.fingerprint()}
         except (HalignError, OSError) as problem:
-            if data is not None:
+            if origin.data is not None:
                 raise RequestError(str(problem)) from None
             raise NoSamples(str(problem)) from None
         if _plain(print_of_track) != record.protocol.get("track"):
-            if data is not None:
-                raise RequestError(f"--data {data}: holds other clips than the records are of")
+            if origin.data is not None:
+                raise RequestError(f"--data {origin.data}: holds other clips than the records are of")
             raise NoSamples(f"track {record.cell.track} has other clips here than the records are of")
 
     def clips(self, ids: Sequence[str], tick: Callable[[], None]) -> dict[str, Clip]:

@@ -5,5 +5,7 @@ footage    a file as a clip: decoded when first looked at, once, and held on dis
 choices    the published extractors that there are, and what their weights are
 cache      features and scores of single clips, kept by content
 scorer     clip by clip: features, scores, totals
+opening    a request as a process has it open
+shards     a scoring in parts, on one machine or many
 report     what is printed and written
 """

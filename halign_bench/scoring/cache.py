@@ -28,6 +28,41 @@ def key_of(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+class Stored:
+    """An array in a file, read when it is looked at: stands for it in sums over more clips than files may be open.
+
+    An index gives what the array's would, and `np.asarray` all of it.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self.ndim = len(shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        whole = np.load(self.path, allow_pickle=False)
+        return whole if dtype is None else whole.astype(dtype)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[index])
+
+
+def released(array: Any) -> Any:
+    """What holds no file open, in place of an array that came from the cache; anything else as it is."""
+    mapped = array
+    while mapped is not None and not isinstance(mapped, np.memmap):
+        mapped = getattr(mapped, "base", None)
+    if mapped is None:
+        return array
+    while isinstance(mapped.base, np.memmap):
+        mapped = mapped.base
+    if mapped.filename is not None and (mapped.shape, mapped.dtype) == (array.shape, array.dtype):
+        return Stored(Path(mapped.filename), array.shape, array.dtype)
+    return np.array(array)
+
+
 class Cache:
     """Entries are arrays (read as needed from disk), dicts of arrays and numbers, JSON, or `Unscorable`."""
 
@@ -72,4 +107,4 @@ class Cache:
         return self.folder / key[:2] / f"{key}.{kind}"
 
 
-__all__ = ["MISSING", "Cache", "key_of"]
+__all__ = ["MISSING", "Cache", "Stored", "key_of", "released"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from halign_bench import registry
-from halign_bench.errors import Interrupted, PluginError, RequestError
+from halign_bench.errors import Interrupted, RequestError
+from halign_bench.executors.choice import Where
+from halign_bench.executors.options import ExecutorName, RayAddress, TaskCpus, TaskGpus
 from halign_bench.grammar import parse_size
 
 if TYPE_CHECKING:
-    from halign_bench.metric import Metric
+    from halign_bench.scoring.scorer import Scorer
 
 EPILOG = """Examples:
 
@@ -22,6 +25,7 @@ EPILOG = """Examples:
   halign-bench score generated/ --audio speech/             the sound is in other files of the same names
   halign-bench score generated/ --reference real/ --metrics fid,fvd --use inception-clean
   halign-bench score result.mp4 --reference truth.mp4 --json
+  halign-bench score generated/ --reference real/ --shard 2/4   a quarter of it, see docs/scale.md
 
 \b
 --use takes, in place of the usual extractor: inception-clean, inception-pytorch-fid (fid, kid); i3d-common-metrics,
@@ -61,60 +65,62 @@ def score(
         Path | None, typer.Option(help="Folder of weights, instead of $HALIGN_ASSETS or the cache's.", metavar="DIR")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Only the K-th of N parts of the clips, into the cache; all of them then as usual.",
+                     metavar="K/N"),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="As so many parts, where --executor says.", min=1, metavar="N")
+    ] = None,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
+    task_cpus: TaskCpus = None,
+    task_gpus: TaskGpus = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")
     ] = False,
 ) -> int:
     """Score videos by the published metrics; whatever cannot be scored is counted, with the reason."""
+    where = Where(executor, ray_address, task_cpus, task_gpus)
+    where.check(device)
+    share = _share(shard, shards, where)
     wanted = _metric_names(metrics)
     pixels = parse_size(size) if size is not None else None
-    from halign_bench.scoring.choices import chosen, opened
-
-    choices = chosen([name.strip() for name in use.split(",") if name.strip()] if use else [])
-    from halign_bench.scoring.inputs import find_inputs
-
-    inputs = find_inputs(generated, reference, audio, images)
+    used = tuple(name.strip() for name in use.split(",") if name.strip()) if use else ()
 
     from rich.console import Console
 
-    from halign_bench.assets.store import Store
     from halign_bench.folder import cache_dir
     from halign_bench.progress import Progress, Stop
     from halign_bench.scoring import report
-    from halign_bench.scoring.cache import Cache
     from halign_bench.scoring.footage import DECODING
-    from halign_bench.scoring.scorer import Scorer, scored_anything
+    from halign_bench.scoring.opening import ScoreRequest, open_scoring
+    from halign_bench.scoring.scorer import scored_anything
+    from halign_bench.scoring.shards import add_all, on_shards, part
 
-    if device not in ("auto", "cpu"):
-        from halign_bench.loading import resolve_device
-
-        resolve_device(device)
-    cache = Cache(cache_dir() / "score")
-    classes, left_out = _usable(wanted, reference is not None)
-    features = [cls.feature for cls in classes if cls.feature is not None]
-    extractors, reasons = opened(features, choices, Store(assets), device, cache)
-    left_out |= {cls.name: reasons[cls.feature] for cls in classes if cls.feature in reasons}
-    classes = [cls for cls in classes if cls.feature not in reasons]
-    if not classes:
-        why = "; ".join(sorted(set(left_out.values())))
-        raise RequestError(f"score: nothing can be measured ({why})")
-    scorer = Scorer(classes, extractors, cache, pixels, left_out)
+    scoring = open_scoring(ScoreRequest(
+        generated, reference, audio, images, tuple(wanted), used, pixels, assets, device, cache_dir() / "score"
+    ))  # fmt: skip
     with Stop().listening() as stop:
         stop.gentle = True
         progress = Progress(Console(stderr=True), stop)
+        scorer = scoring.scorer()
         try:
-            with progress.phase("clips", len(inputs.items)) as phase:
-                for item in inputs.items:
-                    scorer.add(item)
-                    phase.advance()
-            with progress.phase("totals and intervals", len(classes)) as phase:
+            if share is not None:
+                add_all(scorer, part(scoring.inputs.items, *share), progress, "clips")
+                return _shard_done(scorer, f"{share[0]}/{share[1]}", scoring.cache.folder, as_json)
+            if shards is not None:
+                on_shards(scoring, shards, where, progress)
+            add_all(scorer, scoring.inputs.items, progress, "clips")
+            with progress.phase("totals and intervals", len(scoring.metrics)) as phase:
                 scores = scorer.totals(phase)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted("interrupted; the clips that are done are kept, and the same command goes on") from None
         except OSError as problem:
-            raise RequestError(f"{cache.folder}: cannot be written ({problem.strerror or problem})") from None
+            raise RequestError(f"{scoring.cache.folder}: cannot be written ({problem.strerror or problem})") from None
     decoding = DECODING + (f"; every frame scaled and cropped to {size}" if size else "")
-    whole = report.document(scores, inputs, decoding)
+    whole = report.document(scores, scoring.inputs, decoding)
     try:
         report.write(out, scores, whole)
     except OSError as problem:
@@ -124,8 +130,37 @@ def score(
 
         print_json(whole)
     else:
-        report.show(scores, inputs, out)
+        report.show(scores, scoring.inputs, out)
     return 0 if scored_anything(scores) else 1
+
+
+def _share(shard: str | None, shards: int | None, where: Where) -> tuple[int, int] | None:
+    """The part that is asked for and how many there are, as "2/4" says; None is all of them."""
+    if where.executor != "local" and shards is None:
+        raise RequestError(f"--executor {where.executor}: say into how many parts, with --shards N")
+    if shard is None:
+        return None
+    if shards is not None:
+        raise RequestError(f"--shard {shard} is one part, --shards {shards} are all of them: choose one")
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise RequestError(f"--shard {shard}: write it as K/N with K from 1 to N, for example 2/4")
+    return number, count
+
+
+def _shard_done(scorer: Scorer, share: str, cache: Path, as_json: bool) -> int:
+    if as_json:
+        from dataclasses import asdict
+
+        from halign_bench.printing import print_json
+
+        clips = [asdict(report) for report in scorer.reports]
+        print_json({"schema": "halign-bench/score-shard/1", "shard": share, "clips": clips})
+    else:
+        print(f"Part {share}: {len(scorer.reports)} clips, in {cache}.")
+        print("When every part is there, the same command without --shard puts them together.")
+    return 0
 
 
 def _metric_names(text: str | None) -> list[str]:
@@ -136,25 +171,6 @@ def _metric_names(text: str | None) -> list[str]:
     for name in names:
         registry.check("metric", name)
     return list(dict.fromkeys(names))
-
-
-def _usable(names: list[str], has_reference: bool) -> tuple[list[type[Metric]], dict[str, str]]:
-    """Classes of the metrics that can be asked, and why not of the others."""
-    classes: list[type[Metric]] = []
-    left_out: dict[str, str] = {}
-    for name in names:
-        try:
-            cls: type[Metric] = registry.get("metric", name)
-        except PluginError as problem:
-            left_out[name] = str(problem)
-            continue
-        if not cls.alone and not has_reference:
-            left_out[name] = "compares with real videos, and --reference is not given"
-        elif "skeleton" in cls.needs:
-            left_out[name] = "needs skeletons, which video files do not have"
-        else:
-            classes.append(cls)
-    return classes, left_out
 
 
 __all__ = ["EPILOG", "score"]

@@ -12,7 +12,7 @@ from halign_bench.concluding import conclude, not_measured
 from halign_bench.decoding import MediaError, shown
 from halign_bench.metric import Metric, Scored
 from halign_bench.results import Bootstrap, ClipScore, MetricValue, metric_key
-from halign_bench.scoring.cache import MISSING, Cache, key_of
+from halign_bench.scoring.cache import MISSING, Cache, key_of, released
 from halign_bench.scoring.choices import LazyExtractor, code_sha256
 from halign_bench.scoring.footage import DECODING, Condition, Footage
 from halign_bench.track import Clip, Unscorable
@@ -81,7 +81,7 @@ class Scorer:
         features: dict[tuple[str, str], Any] = {}
         for metric in self.metrics:
             value = self._value(metric, pair, features)
-            metric.add(item.name, value)
+            metric.add(item.name, tuple(map(released, value)) if isinstance(value, tuple) else value)
             known = value.reason if isinstance(value, Unscorable) else self._key(metric, pair)
             self._given[metric.name].append(known)
         pair.finish()
