@@ -44,7 +44,8 @@ class RunRequest:
 
     def absolute(self) -> RunRequest:
         """The same for a process in another folder."""
-        paths: dict[str, Any] = {name: value.absolute() for name, value in vars(self).items() if isinstance(value, Path)}
+        named = vars(self).items()
+        paths: dict[str, Any] = {name: value.absolute() for name, value in named if isinstance(value, Path)}
         return replace(self, **paths, model=self.model.absolute())
 
 
