@@ -91,7 +91,8 @@ def _root(
   halign-bench run --methods diffusion-dpo,sft
   halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
   halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
-  halign-bench run --methods sft --track clips --data videos/ --profile smoke"""
+  halign-bench run --methods sft --track clips --data videos/ --profile smoke
+  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379"""
 )
 def run(
     methods: Annotated[
