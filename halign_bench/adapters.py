@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks for
 INSERT_WEIGHTS = "insert.safetensors"
+INSERT_CONFIG = "insert.json"
 
 
 def _tuner_layers(module: torch.nn.Module) -> list[Any]:
@@ -85,15 +86,16 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
 
     Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
-    are those of `active_adapters` but for rounding. Where weights cannot carry a LoRA (quantised ones) none does.
+    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, and those
+    of half precision, whose rounding would swallow it.
     """
     import torch
     from peft.tuners.lora import Linear
 
     loras = [name for name in names if name in _loras(module)]
     layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
-    linear = all(isinstance(layer, Linear) and layer.weight.is_floating_point() for layer in layers)
-    if not (layers and linear):
+    fit = all(isinstance(layer, Linear) and layer.weight.dtype == torch.float32 for layer in layers)
+    if not (layers and fit):
         with active_adapters(module, names):
             yield
         return
@@ -101,8 +103,7 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     try:
         with torch.no_grad():
             for layer, (weight, own) in zip(layers, kept, strict=True):
-                deltas = [layer.get_delta_weight(name).float() for name in loras if name in layer.lora_A]
-                weight.data = (own.float() + sum(deltas)).to(own.dtype)
+                weight.data = own + sum(layer.get_delta_weight(name) for name in loras if name in layer.lora_A)
         with active_adapters(module, [name for name in names if name not in loras]):
             yield
     finally:
@@ -200,12 +201,17 @@ def remove_adapters(module: torch.nn.Module, names: Sequence[str] | None = None)
         module._hf_peft_config_loaded = False  # type: ignore[assignment]  # diffusers' mark
 
 
-def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -> None:
-    """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each LoRA, loadable by diffusers.
+def save_adapters(
+    module: torch.nn.Module, names: Sequence[str], folder: Path, component: str = "transformer",
+    about: Callable[[str], Mapping[str, Any]] | None = None,
+) -> None:  # fmt: skip
+    """Writes `folder/NAME/pytorch_lora_weights.safetensors` for each LoRA, as diffusers' own scripts do.
 
-    `transformer.load_lora_adapter("folder/NAME", prefix=None, use_safetensors=True)` reads it; the keys
-    are peft's, the LoRA's rank and alpha are in the file's metadata. An insert is `folder/NAME/insert.safetensors`,
-    its module's own names and weights. The folder appears at once or not at all.
+    `pipeline.load_lora_weights("folder/NAME")` reads it, and so does the network's own
+    `load_lora_adapter("folder/NAME", prefix=component, use_safetensors=True)`; the keys are peft's behind the
+    component's name, the LoRA's rank and alpha are in the file's metadata. An insert is `insert.safetensors`, its
+    module's own names and weights, and `insert.json`, what `about` says of it. The folder appears at once or not at
+    all.
     """
     import json
 
@@ -220,11 +226,15 @@ def save_adapters(module: torch.nn.Module, names: Sequence[str], folder: Path) -
         if name in inserts(module):
             weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
             save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
+            if about is not None:
+                (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
         config = module.peft_config[name].to_dict()  # type: ignore[union-attr, index, operator]  # peft adds it
-        config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        config = {
+            f"{component}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()
+        }
         state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
-        state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
         save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
     shutil.rmtree(folder, ignore_errors=True)
@@ -264,8 +274,10 @@ def _load_lora(module: torch.nn.Module, file: Path) -> None:
     try:
         with safe_open(str(file), framework="pt") as stored:
             config = json.loads(stored.metadata()["lora_adapter_metadata"])
-            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
+            component = next(key.removesuffix("r") for key in config if key == "r" or key.endswith(".r"))
+            config = {key.removeprefix(component): value for key, value in config.items()}
+            state = {key.removeprefix(component): stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, StopIteration) as problem:
         raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
     attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
     found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}

@@ -19,7 +19,7 @@ Condition = dict[str, "torch.Tensor"]
 """Batched tensors by name, batch first; what is absent is zero. Names that methods know:
 
 reference, skeleton  at the latents' own rate
-audio                `[B, T, F]`, features of each video frame
+audio                `[B, T, F]`, features of each video frame; optional
 skeleton_frames      `[B, T, C, H, W]`, the skeleton of each video frame, drawn and encoded on its own; optional
 """
 
@@ -47,8 +47,12 @@ class Backbone:
     frames          T = 1 + 4n the model is built for
     denoiser        the diffusers model (an nn.Module); adapters are attached to it by peft
     lora_targets    names of its linear layers that take a LoRA
+    component       what a diffusers pipeline calls such a network; saved LoRAs carry it, so that a pipeline takes them
     base_sha256     of the base checkpoint, written into every record
     guidance        classifier-free guidance at which the harness samples the model, 1 is off
+    shift           how much more of its sampling steps are spent on high noise (`sampling.timesteps`), 1 is evenly
+    needs_model     whether it has no weights of its own, so that a person says which
+    slots           latent frames in front of the clip's own that hold the reference, for a model that is made so
     precision       what the harness multiplies in: set by a run to what the device does natively
     """
 
@@ -57,7 +61,11 @@ class Backbone:
     summary: ClassVar[str] = ""
     parameterisation: ClassVar[Parameterisation]
     lora_targets: ClassVar[tuple[str, ...]]
+    component: ClassVar[str] = "transformer"
+    needs_model: ClassVar[bool] = False
     guidance: ClassVar[float] = 1.0
+    shift: float = 1.0
+    slots: int = 0
 
     frames: int
     size: tuple[int, int]
@@ -67,13 +75,26 @@ class Backbone:
     precision: Precision = "fp32"
 
     @classmethod
-    def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> Backbone:
-        """The base: the shipped one, or a folder written by `save`."""
+    def load(cls, checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
+        """The base: the shipped one, or a folder (published models: or an id on the hub).
+
+        A backbone that leaves more open to the person names it in its signature: `frames` and `size` (height, width)
+        of a clip, `audio_encoder`, all None for its own. Raises RequestError.
+        """
         raise NotImplementedError
 
     def encode(self, videos: np.ndarray) -> torch.Tensor:
-        """uint8 `[B, T, H, W, 3]` -> float32 latents `[B, C, 1 + (T-1)/4, h, w]`, about unit variance."""
+        """uint8 `[B, T, H, W, 3]` -> float32 latents `[B, *latent_shape()]`, about unit variance.
+
+        1 + (T-1)/4 latent frames, or T where the codec is one of images, behind the slots.
+        """
         raise NotImplementedError
+
+    def encode_clips(self, clips: Sequence[Clip]) -> torch.Tensor:
+        """Clean latents of real clips, as training needs them; with slots their references are known here."""
+        import numpy as np
+
+        return self.encode(np.stack([clip.video for clip in clips]))
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents -> uint8 `[B, T, H, W, 3]`."""
@@ -88,12 +109,16 @@ class Backbone:
         raise NotImplementedError
 
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """(C, T, H, W) of one latent."""
+        """(C, T, H, W) of one latent, slots included."""
         raise NotImplementedError
 
     def blocks(self) -> Sequence[Block]:
         """Where a method's own module can add to what the network computes; none by default."""
         return ()
+
+    def guided(self, conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float) -> torch.Tensor:
+        """One prediction of two, classifier-free (arXiv 2207.12598)."""
+        return unconditional + guidance * (conditional - unconditional)
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The network once, in this backbone's parameterisation, with whatever LoRAs are active."""
@@ -103,7 +128,7 @@ class Backbone:
         """`predict` in the working precision, as policy and reference, training and sampling alike call it."""
         from halign_bench.inserts import running
 
-        with self.autocast(), running(self.denoiser, self.blocks, x_t, condition):
+        with self.autocast(), running(self.denoiser, self.blocks, x_t, condition, self.slots):
             return self.predict(x_t, t, condition)
 
     @contextmanager

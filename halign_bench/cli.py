@@ -27,7 +27,11 @@ from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
+from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
+from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
+from halign_bench.report.commands import report
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
 from halign_bench.scoring.commands import score
 from halign_bench.validation.commands import EPILOG as VALIDATE_EXAMPLES
@@ -52,6 +56,7 @@ app = typer.Typer(
   halign-bench score generated/ --reference real/         the published metrics on your own videos
   halign-bench fitness                                    which metrics follow damage of known size
   halign-bench leaderboard runs/latest --format md        the table again, as Markdown
+  halign-bench report runs/latest --out report            pages to look at, with a gallery
   halign-bench list                                       what can be run
 
 \b
@@ -61,10 +66,12 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong or cannot be answ
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(assets, name="assets")
+app.add_typer(prefs, name="prefs")
 app.command(name="score", epilog=SCORE_EXAMPLES)(score)
 app.command(name="fitness", epilog=FITNESS_EXAMPLES)(fitness)
 app.command(name="validate", epilog=VALIDATE_EXAMPLES)(validate)
 app.command(name="figures", epilog=FIGURES_EXAMPLES)(figures)
+app.command(name="report", epilog=REPORT_EXAMPLES)(report)
 app.command(name="check", epilog=CHECK_EXAMPLES)(check)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 
@@ -92,6 +99,9 @@ def _root(
   halign-bench run --methods "diffusion-dpo[beta=500],sft" --seeds 3 --out runs/beta
   halign-bench run --methods sft --set sft.KEY=VALUE --profile smoke
   halign-bench run --methods sft --track clips --data videos/ --profile smoke
+  halign-bench run --methods diffusion-dpo --preferences labels.jsonl
+  halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
+      --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
   halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379"""
 )
 def run(
@@ -105,6 +115,10 @@ def run(
     ],
     track: Annotated[str, typer.Option(help="Where clips come from.", metavar="NAME")] = "puppet",
     backbone: Annotated[str, typer.Option(help="The model that is aligned.", metavar="NAME")] = "puppet-dit",
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
     profile: Annotated[
         str, typer.Option(help="How much of everything: smoke, default or paper.", metavar="NAME")
@@ -119,6 +133,10 @@ def run(
         typer.Option(
             "--set", help="A number of a method, wherever it stands in --methods.", metavar="METHOD.KEY=VALUE"
         ),
+    ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(help="Labels of people to train on (.jsonl, .csv, .parquet), not the track's.", metavar="FILE"),
     ] = None,
     out: Annotated[
         str,
@@ -140,15 +158,19 @@ def run(
         registry.check("method", name)
     registry.check("track", track)
     registry.check("backbone", backbone)
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+    if preferences is not None and not preferences.is_file():
+        raise RequestError(f"--preferences {preferences}: {'not a file' if preferences.exists() else 'no such file'}")
 
     from halign_bench.plan import RunRequest
     from halign_bench.runner import run as run_benchmark
 
     request = RunRequest(
-        methods=methods, track=track, backbone=backbone, data=data, profile=profile, seeds=seed_list, nfe=nfe_list,
-        overrides=set_ or [], out=out if "://" in out else Path(out), fresh=fresh, device=device, json=as_json,
+        methods=methods, track=track, backbone=backbone, model=choice, data=data, profile=profile, seeds=seed_list,
+        nfe=nfe_list, overrides=set_ or [], out=out if "://" in out else Path(out), fresh=fresh,
+        preferences=preferences, device=device, json=as_json,
         where=Where(executor, ray_address, task_cpus, task_gpus),
     )  # fmt: skip
     return run_benchmark(request)
@@ -301,10 +323,15 @@ def list_plugins(
 
 \b
   halign-bench conformance diffusion-dpo
-  halign-bench conformance my-metric --json"""
+  halign-bench conformance my-metric --json
+  halign-bench conformance wan --model DIR --frames 9 --size 128x128"""
 )
 def conformance(
     name: Annotated[str, typer.Argument(help="A method, metric, backbone or track, ours or an installed one.")],
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     as_json: Json = False,
 ) -> int:
     """Check that a plug-in keeps the contract of its kind."""
@@ -312,10 +339,14 @@ def conformance(
     if not kinds:
         known = sorted({known for kind in registry.KINDS for known in registry.names(kind)})
         raise PluginError(registry.unknown("plug-in", name, known))
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
+    if choice != ModelChoice() and kinds != ["backbone"]:
+        raise RequestError(f"{name} is no backbone; leave --model, --audio-encoder, --frames and --size out")
     from halign_bench.conformance import check_plugin
 
     with _quiet_stdout():
-        checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name)]
+        given = None if choice == ModelChoice() else choice
+        checks = [(kind, check) for kind in kinds for check in check_plugin(kind, name, given)]
     failed = [check for _, check in checks if check.status == "failed"]
     if as_json:
         print_json(

@@ -37,3 +37,8 @@ class Interrupted(HalignError):
     """The user stopped the run; what is done is kept and `run` again continues."""
 
     exit_code = 130
+
+
+def first_line(problem: Exception) -> str:
+    """What fits into a sentence of what a library says."""
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0].strip()[:200]

@@ -88,7 +88,8 @@ class Evaluator:
         return {
             "clips": len(self.ids), "clips_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
             "noise": "initial_noise(clip id, seed)",
-            "scheduler": "even timesteps unless a method divides its NFE, Euler or DDIM",
+            "scheduler": "even timesteps unless a method divides its NFE, Euler or DDIM"
+            + (f", shifted by {self.backbone.shift:g}" if self.backbone.shift != 1 else ""),
             "nfe": list(self.profile.nfe), "guidance": self.backbone.guidance, "chunk": self.profile.chunk,
             "bootstrap": self.bootstrap().model_dump(),
         }  # fmt: skip

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.errors import RequestError, RunLocked
+from halign_bench.errors import RequestError
+from halign_bench.locking import locked
 
 if TYPE_CHECKING:  # results and its models are imported where they are needed: a wrong request is answered without
     from halign_bench.leaderboard import Leaderboard
@@ -24,6 +25,7 @@ TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
 MADE_IN_CELLS = (  # by training and evaluation, relative to a cell's folder; * spans folders
     "train/*/train.jsonl", "train/*/result.json", "train/*/checkpoint.pt", "train/*/.*.partial*", "train/*/.*.tmp",
     "train/*/adapters/*/pytorch_lora_weights.safetensors", "train/*/adapters/*/insert.safetensors",
+    "train/*/adapters/*/insert.json",
     "eval/nfe*-*.npz", "eval/.nfe*.tmp", "traceback.txt", ".lock",
 )  # fmt: skip
 
@@ -47,25 +49,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second run off this folder. The lock is the kernel's: it ends with its process, however that ends."""
-        from filelock import FileLock, Timeout
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunLocked(
-                f"--out {self.name}: another run is working there; wait for it or choose another folder"
-            ) from None
-        except OSError as problem:
-            reason = problem.strerror or problem
-            raise RequestError(f"--out {self.name}: cannot be used as a folder ({reason})") from None
-        try:
+        """Keeps a second run off this folder."""
+        busy = "another run is working there; wait for it or choose another folder"
+        with locked(self.path / ".lock", f"--out {self.name}", busy):
             self._sweep()
             yield
-        finally:
-            lock.release()
 
     def join(self) -> None:
         """For whoever works here for a run that holds the lock. Raises `RequestError` where this is another folder."""
@@ -123,13 +111,17 @@ class RunFolder:
         """Ties the folder to this protocol. Raises `RequestError` when it is tied to another one."""
         from halign_bench.atomic import atomic_write
 
-        document = self._read_manifest() if self.manifest.exists() else None
-        if document is None:
+        self.check_claim(protocol)
+        if not self.manifest.exists():
             document = {
                 "schema": SCHEMA, "protocol_hash": protocol.sha256, "protocol": protocol.model_dump(mode="json")
             }  # fmt: skip
             atomic_write(self.manifest, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        elif document["protocol_hash"] != protocol.sha256:
+
+    def check_claim(self, protocol: Protocol) -> None:
+        """Raises `RequestError` when the folder is tied to another protocol."""
+        document = self._read_manifest() if self.manifest.exists() else None
+        if document is not None and document["protocol_hash"] != protocol.sha256:
             differing = protocol.differences(document["protocol"])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise RequestError(

@@ -24,21 +24,24 @@ HOLDER = "halign_inserts"  # the denoiser's sub-module that holds them: they mov
 @dataclass(frozen=True)
 class Block:
     """Where one block of a network can be added to. Its modules may be of any class; tokens come frame by frame,
-    `[B, T·N, width]` or `[B·T, N, width]` for T latent frames.
+    `[B, T·N, width]` or `[B·T, N, width]` for T latent frames, the first of several where a module takes or gives them.
+    What stands before them in the first form (a prompt's tokens, a reference's slot) is left alone.
 
     norm          is given the residual stream before cross-attention
-    attention     its output is added to that stream (text cross-attention)
+    attention     its output is added to that stream (text cross-attention); it is the stream where norm is None
     feed_forward  is given the stream after that, normalised and modulated
     width, heads  channels of a token, and heads of its attention
     stride        latent cells on a side of a token
+    span          video frames that a latent frame stands for, the first one apart
     """
 
-    norm: torch.nn.Module
+    norm: torch.nn.Module | None
     attention: torch.nn.Module
     feed_forward: torch.nn.Module
     width: int
     heads: int
     stride: int = 1
+    span: int = 4
 
 
 Addition = Callable[[int, "torch.Tensor"], "torch.Tensor"]
@@ -123,9 +126,12 @@ def active_inserts(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
 
 @contextmanager
 def running(
-    module: torch.nn.Module, blocks: Callable[[], Sequence[Block]], latents: torch.Tensor, condition: Condition
+    module: torch.nn.Module, blocks: Callable[[], Sequence[Block]], latents: torch.Tensor, condition: Condition,
+    slots: int = 0,
 ) -> Iterator[None]:
     """Within the context, meant for one forward pass of `latents` `[B, C, T, H, W]`, active inserts add what they add.
+
+    The first `slots` latent frames are not the video's and are not added to.
 
     Gradient checkpointing repeats the forward pass in `backward()`, without them; torch then raises an error.
     """
@@ -135,34 +141,53 @@ def running(
         return
     places = list(blocks())
     additions = [holder.adds[name](holder[name], places, condition) for name in holder.active]
+    with hooked(places, additions, (len(latents), latents.shape[2] - slots, *latents.shape[3:])):
+        yield
+
+
+@contextmanager
+def hooked(blocks: Sequence[Block], additions: Sequence[Additions], shape: tuple[int, ...]) -> Iterator[None]:
+    """Within the context, meant for one forward pass, these are added; `shape` is (clips, latent frames, h, w)."""
+    clips, frames, height, width = shape
     handles: list[Any] = []
     try:
-        for number, block in enumerate(places):
-            handles += _hooks(number, block, additions, (len(latents), latents.shape[2]))
+        for number, block in enumerate(blocks):
+            tokens = -(-height // block.stride) * -(-width // block.stride)  # of a frame, rounded up
+            handles += _hooks(number, block, additions, (clips, frames, tokens))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hooks(number: int, block: Block, additions: Sequence[Additions], shape: tuple[int, int]) -> list[Any]:
+def _hooks(number: int, block: Block, additions: Sequence[Additions], shape: tuple[int, int, int]) -> list[Any]:
     streams: list[torch.Tensor] = []  # from the norm to the attention that follows it
 
     def added(addition: Addition, tokens: torch.Tensor) -> torch.Tensor:
-        batch, frames = shape
-        if tokens.shape[:-1].numel() % (batch * frames):
-            raise HalignError(f"block {number} has tokens {list(tokens.shape)}: not whole frames of {batch}x{frames}")
-        return addition(number, tokens.reshape(batch, frames, -1, tokens.shape[-1])).reshape(tokens.shape)
+        from torch.nn.functional import pad
+
+        batch, frames, count = shape
+        own = tokens.shape[:-1] == (batch * frames, count)
+        before = 0 if own else tokens.shape[1] - frames * count
+        if not own and (len(tokens) != batch or before < 0):
+            raise HalignError(
+                f"block {number} has tokens {list(tokens.shape)}, which are not {frames} frames of {count} tokens for "
+                f"each of {batch} clips"
+            )
+        video = tokens if own else tokens[:, before:]
+        more = addition(number, video.reshape(batch, frames, count, -1)).reshape(video.shape)
+        return more if own else pad(more, (0, 0, before, 0))
 
     def keep(_: Any, given: tuple[Any, ...]) -> None:
         streams.append(given[0])
 
-    def after_attention(_: Any, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        stream, result = streams.pop() + output, output
+    def after_attention(_: Any, given: tuple[Any, ...], output: Any) -> Any:
+        result, *others = output if isinstance(output, tuple) else (output,)
+        stream = result if block.norm is None else streams.pop() + result
         for addition in (each.to_stream for each in additions if each.to_stream is not None):
             more = added(addition, stream)
             stream, result = stream + more, result + more.to(result.dtype)
-        return result
+        return (result, *others) if isinstance(output, tuple) else result
 
     def before_feed_forward(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens = given[0]
@@ -170,13 +195,14 @@ def _hooks(number: int, block: Block, additions: Sequence[Additions], shape: tup
             tokens = tokens + added(addition, tokens).to(tokens.dtype)
         return (tokens, *given[1:])
 
+    handles = [] if block.norm is None else [block.norm.register_forward_pre_hook(keep)]
     return [
-        block.norm.register_forward_pre_hook(keep), block.attention.register_forward_hook(after_attention),
+        *handles, block.attention.register_forward_hook(after_attention),
         block.feed_forward.register_forward_pre_hook(before_feed_forward),
-    ]  # fmt: skip
+    ]
 
 
 __all__ = [
-    "HOLDER", "Addition", "Additions", "Block", "Insert", "active_inserts", "attach_insert", "inserts",
-    "remove_inserts", "running",
+    "HOLDER", "Addition", "Additions", "Block", "Insert", "active_inserts", "attach_insert", "hooked",
+    "inserts", "remove_inserts", "running",
 ]

@@ -152,8 +152,8 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
     claimed = judged(cells)
     if alone := cells.alone():
         notes.append(f"nothing lies beside the records of {_first(alone)}: they cannot be compared clip by clip")
-    notes += _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     first = records[0]
+    notes += _labelled(first.protocol) + _over_optimised(cells, compared) + _machines(records) + cells.scores.problems
     unfit = _unfit(first.protocol, rows)
     return Leaderboard(
         first.protocol, first.protocol_hash, cells.main, rows, compared, claimed, notes, list(refused), unfit=unfit
@@ -163,6 +163,13 @@ def build(records: Iterable[Record], refused: Sequence[Refusal] = ()) -> Leaderb
 def _first(names: Sequence[str], count: int = 5) -> str:
     more = f" and {len(names) - count} more methods" if len(names) > count else ""
     return ", ".join(names[:count]) + more
+
+
+def _labelled(protocol: Mapping[str, Any]) -> list[str]:
+    """Where people said what is better, and not the track's annotator, whoever reads the table must know."""
+    preferences = protocol.get("preferences")
+    sha256 = preferences.get("file_sha256") if isinstance(preferences, Mapping) else None
+    return [f"trained on the labels of people in the file with sha256 {sha256}"] if isinstance(sha256, str) else []
 
 
 def _machines(records: Sequence[Record]) -> list[str]:

@@ -11,18 +11,20 @@ from halign_bench.errors import RequestError
 
 if TYPE_CHECKING:
     from halign_bench.backbone import Backbone
+    from halign_bench.model_choice import ModelChoice
     from halign_bench.track import Annotator, Track
 
 
-def load_backbone(name: str, device: str) -> Backbone:
+def load_backbone(name: str, device: str, choice: ModelChoice | None = None) -> Backbone:
     """The registered backbone's base, in the precision that is native to `device`; "auto" is the first GPU, if any.
 
+    choice  which weights, and clips how long and large, where they are not the backbone's own
     Raises RequestError for a device that is not there or a checkpoint that cannot be read.
     """
     from halign_bench.backbone import native_precision
+    from halign_bench.model_choice import ModelChoice
 
-    plugin: Any = registry.get("backbone", name)
-    loaded: Backbone = plugin.load(device=resolve_device(device))
+    loaded = (choice or ModelChoice()).load(registry.get("backbone", name), resolve_device(device))
     loaded.precision = native_precision(loaded.device)
     # torch says so of every fp32 norm in a bf16 pass; it computes it all the same
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
@@ -52,12 +54,18 @@ def load_track(name: str, data: Path | None, backbone: Backbone) -> Track:
 
 def annotator_of(track: Track, missing: str, instead: str) -> Annotator:
     """Raises RequestError where the track has none: what is `missing` without it, and what to do `instead`."""
+    if (annotator := annotator_if_any(track)) is None:
+        raise RequestError(
+            f"track {track.name} has no annotator, so {missing}; give it one (`Track.annotator`) or {instead}"
+        )
+    return annotator
+
+
+def annotator_if_any(track: Track) -> Annotator | None:
     try:
         return track.annotator()
     except NotImplementedError:  # what `Track.annotator` raises where a track gives none
-        raise RequestError(
-            f"track {track.name} has no annotator, so {missing}; give it one (`Track.annotator`) or {instead}"
-        ) from None
+        return None
 
 
-__all__ = ["annotator_of", "load_backbone", "load_track", "resolve_device"]
+__all__ = ["annotator_if_any", "annotator_of", "load_backbone", "load_track", "resolve_device"]

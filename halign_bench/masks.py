@@ -14,14 +14,16 @@ PADDING = 0.15  # of the hand's longer side, on each side: keypoints lie inside 
 VISIBLE = 0.3  # keypoints less visible than this do not stretch the box
 
 
-def hand_mask(clip: Clip, latent_shape: tuple[int, int, int, int]) -> torch.Tensor:
+def hand_mask(clip: Clip, latent_shape: tuple[int, int, int, int], slots: int = 0) -> torch.Tensor:
     """fp32 `[1, T, H, W]` in [0, 1] on the latent grid: how much of each cell lies in a padded box around a hand.
 
     How published methods turn keypoints into a mask is not public; this one is ours: a box around the
     visible keypoints of each hand in each frame, padded, averaged over the area and the four frames of
-    a latent cell (the first frame alone makes the first latent frame). Zero without a skeleton.
+    a latent cell (the first frame alone makes the first latent frame). Zero without a skeleton, and in the
+    first `slots` latent frames, which show no video.
     """
     import numpy as np
+    import torch
 
     frames, height, width = clip.video.shape[:3]
     mask = np.zeros((frames, height, width), dtype=np.float32)
@@ -37,7 +39,9 @@ def hand_mask(clip: Clip, latent_shape: tuple[int, int, int, int]) -> torch.Tens
                 x0, y0 = np.floor(low - margin).astype(int)
                 x1, y1 = np.ceil(high + margin).astype(int) + 1
                 mask[frame, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = 1.0
-    return _pooled(mask, latent_shape)
+    channels, latent_frames, latent_height, latent_width = latent_shape
+    pooled = _pooled(mask, (channels, latent_frames - slots, latent_height, latent_width))
+    return torch.nn.functional.pad(pooled, (0, 0, 0, 0, slots, 0))
 
 
 def mouth_place(clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:

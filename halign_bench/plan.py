@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from halign_bench.errors import RequestError
 from halign_bench.executors.choice import LOCAL, Where
 from halign_bench.method import AlignmentMethod, Segment, row
+from halign_bench.model_choice import ModelChoice
 from halign_bench.protocol import Profile, profile_named, sha256_of
 
 ALWAYS = ("base", "sft")  # stand in every table
@@ -28,6 +29,7 @@ class RunRequest:
     methods: Sequence[str]
     track: str = "puppet"
     backbone: str = "puppet-dit"
+    model: ModelChoice = field(default_factory=ModelChoice)
     data: Path | None = None
     profile: str = "default"
     seeds: Sequence[int] = (0,)
@@ -38,6 +40,13 @@ class RunRequest:
     where: Where = LOCAL
     device: str = "auto"
     json: bool = False
+    preferences: Path | None = None
+
+    def absolute(self) -> RunRequest:
+        """The same for a process in another folder."""
+        named = vars(self).items()
+        paths: dict[str, Any] = {name: value.absolute() for name, value in named if isinstance(value, Path)}
+        return replace(self, **paths, model=self.model.absolute())
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ def check_data(track_name: str, data: Path | None) -> None:
     if track.needs_data and data is None:
         raise RequestError(f"--track {track_name} reads clips from a folder: say which with --data DIR")
     if data is not None and not track.needs_data:
-        raise RequestError(f"--data {data}: --track {track_name} makes its own clips; leave --data out")
+        raise RequestError(f"--data {data}: track {track_name} makes its own clips; leave --data out")
 
 
 def _variants(request: RunRequest) -> tuple[Variant, ...]:

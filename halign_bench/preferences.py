@@ -62,7 +62,10 @@ class PreferenceSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Row i says: of prompt `prompt[i]`, candidate `winner[i]` beats `loser[i]` by `margin[i]` standard deviations."""
+    """Row i says: of prompt `prompt[i]`, candidate `winner[i]` beats `loser[i]` by `margin[i]` standard deviations.
+
+    A margin of 1 each where people said so.
+    """
 
     prompt: list[int]
     winner: list[int]
@@ -77,7 +80,7 @@ class Pairs:
 class Examples:
     """Latents to learn from without pairs: candidate `candidate[i]` of prompt `prompt[i]`; None is the real clip.
 
-    reward  standardised score of each; None for real clips
+    reward  standardised score of each, or what people's labels say in [-1, 1]; None for real clips
     """
 
     prompt: list[int]
@@ -262,21 +265,16 @@ def collect(
     where it was and a damaged file is made again. `progress` counts candidates.
     """
     annotator = annotator_of(track, "there are no preferences to learn from", "run only methods that need none")
-    available = track.splits().get("prompts", 0)
-    count = min(spec.prompts, available)
-    if count < 2:
-        raise RequestError(f"track {track.name}: {available} prompts; at least 2 are needed, one of them held out")
-    sources = {
-        "format": FORMAT,
-        "spec": spec.model_dump(mode="json"),
-        "backbone": backbone.name,
-        "base_sha256": backbone.base_sha256,
-        "precision": backbone.precision,
-        "track": track.fingerprint(),
-        "annotator": annotator.protocol,
-        "prompts": count,
-    }
-    key = hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+    return collect_candidates(backbone, track, annotator, spec, cache_dir, progress)
+
+
+def collect_candidates(
+    backbone: Backbone, track: Track, annotator: Annotator | None, spec: PreferenceSpec, cache_dir: Path,
+    progress: Progress | None = None,
+) -> PreferenceSet:
+    """As `collect`; without an annotator the candidates are sampled alone, and there are no criteria."""
+    sources = sources_of(backbone, track, annotator, spec)
+    key, count = key_of(sources), int(sources["prompts"])
     folder = cache_dir / "preferences" / key[:32]
     chunks = [range(start, min(start + spec.chunk, count)) for start in range(0, count, spec.chunk)]
     found: dict[int, dict[str, Any]] = {}
@@ -297,12 +295,45 @@ def collect(
         if progress is not None:
             progress(done, total)
     data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
-    data.annotate = lambda prompt, videos: _scores(annotator, videos, [track.clip("prompts", prompt)] * len(videos))
+    if (known := annotator) is not None:
+        data.annotate = lambda prompt, videos: _scores(known, videos, [track.clip("prompts", prompt)] * len(videos))
     return data
 
 
+def sources_of(backbone: Backbone, track: Track, annotator: Annotator | None, spec: PreferenceSpec) -> dict[str, Any]:
+    """Everything that candidates depend on (JSON-able). Raises RequestError where the track has too few prompts."""
+    available = track.splits().get("prompts", 0)
+    count = min(spec.prompts, available)
+    if count < 2:
+        raise RequestError(f"track {track.name}: {available} prompts; at least 2 are needed, one of them held out")
+    return {
+        "format": FORMAT,
+        "spec": spec.model_dump(mode="json"),
+        "backbone": backbone.name,
+        "base_sha256": backbone.base_sha256,
+        "precision": backbone.precision,
+        "track": track.fingerprint(),
+        "annotator": annotator.protocol if annotator is not None else "none",
+        "prompts": count,
+    }
+
+
+def key_of(sources: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+
+
+def split(prompts: int, heldout: float) -> int:
+    """How many of at least 2 prompts are trained on: all but this share, at least one on either side."""
+    return prompts - min(max(1, round(heldout * prompts)), prompts - 1)
+
+
+def noise_name(clip_id: str, candidate: int) -> str:
+    """Of the initial noise of a candidate: its own, common to everything that samples with this spec's seed."""
+    return f"{clip_id}#candidate{candidate}"
+
+
 def _sample_chunk(
-    backbone: Backbone, annotator: Annotator, spec: PreferenceSpec, clips: Sequence[Clip]
+    backbone: Backbone, annotator: Annotator | None, spec: PreferenceSpec, clips: Sequence[Clip]
 ) -> dict[str, Any]:
     import numpy as np
     import torch
@@ -312,20 +343,20 @@ def _sample_chunk(
     condition = backbone.condition(clips)
     latents, scores = [], []
     for candidate in range(spec.candidates):
-        # A name of its own for each candidate, common to everything that samples with this spec's seed.
-        noise = initial_noise(backbone, [f"{clip.id}#candidate{candidate}" for clip in clips], spec.seed)
+        noise = initial_noise(backbone, [noise_name(clip.id, candidate) for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
         latents.append(made.float().cpu())
-        scores.append(_scores(annotator, backbone.decode(made), clips))
+        scores.append(np.zeros((len(clips), 0)) if annotator is None else
+                      _scores(annotator, backbone.decode(made), clips))
     tensors = {
         "latents": torch.stack(latents, dim=1),
-        "real": backbone.encode(np.stack([clip.video for clip in clips])).float().cpu(),
+        "real": backbone.encode_clips(clips).float().cpu(),
         "scores": torch.from_numpy(np.stack(scores, axis=1)),
         **{f"condition.{name}": value.cpu().contiguous() for name, value in condition.items()},
     }
     layouts: list[SkeletonLayout | None] = [clip.layout for clip in clips]
     if any(clip.skeleton is not None and layout is not None for clip, layout in zip(clips, layouts, strict=True)):
-        tensors["hand_mask"] = torch.stack([hand_mask(clip, backbone.latent_shape()) for clip in clips])
+        tensors["hand_mask"] = torch.stack([hand_mask(clip, backbone.latent_shape(), backbone.slots) for clip in clips])
     return {
         "tensors": tensors,
         "ids": [clip.id for clip in clips],
@@ -342,7 +373,7 @@ def _scores(annotator: Annotator, videos: np.ndarray, targets: Sequence[Clip]) -
 
 
 def _assemble(
-    backbone: Backbone, annotator: Annotator, spec: PreferenceSpec, sources: dict[str, Any], key: str,
+    backbone: Backbone, annotator: Annotator | None, spec: PreferenceSpec, sources: dict[str, Any], key: str,
     chunks: Sequence[dict[str, Any]],
 ) -> PreferenceSet:
     import torch
@@ -358,7 +389,6 @@ def _assemble(
             chunk["tensors"].get("hand_mask", torch.zeros(len(chunk["ids"]), *like.shape[1:])) for chunk in chunks
         ])
     ids = [name for chunk in chunks for name in chunk["ids"]]
-    heldout = min(max(1, round(spec.heldout * len(ids))), len(ids) - 1)
     data = PreferenceSet(
         ids=ids,
         identities=[name for chunk in chunks for name in chunk["identities"]],
@@ -368,13 +398,16 @@ def _assemble(
             name.removeprefix("condition."): joined(name) for name in sorted(shared) if name.startswith("condition.")
         },
         hand_mask=masks,
-        criteria=tuple(annotator.criteria),
+        criteria=tuple(annotator.criteria) if annotator is not None else (),
         scores=joined("scores").numpy(),
-        n_train=len(ids) - heldout,
+        n_train=split(len(ids), spec.heldout),
         min_margin=spec.min_margin,
     )
-    data.provenance = {**sources, "key": key, **data.summary()}
+    data.provenance = {**sources, "key": key, **(data.summary() if annotator is not None else {})}
     return data
 
 
-__all__ = ["OVERALL", "Examples", "Pairs", "PreferenceSet", "PreferenceSpec", "collect"]
+__all__ = [
+    "OVERALL", "Examples", "Pairs", "PreferenceSet", "PreferenceSpec", "collect", "collect_candidates", "key_of",
+    "noise_name", "sources_of", "split",
+]

@@ -480,12 +480,18 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     if kind not in record.files or record.source is None:
         raise RequestError(f"{record.source or record.name}: has no {kind} file beside it")
     path = record.source.parent / record.files[kind]
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path, columns=list(names))
-        return [table.column(name).to_pylist() for name in names]
-    except (OSError, KeyError, pa.ArrowException) as error:
+        values = table.column("value")
+        known = np.isfinite(values.to_numpy().astype(float)).sum()  # null is NaN there
+        columns = [table.column(name).to_pylist() for name in names]
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         problem = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
         raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
+    if known + values.null_count != len(values):
+        raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
+    return columns

@@ -16,8 +16,8 @@ from halign_bench.errors import HalignError, Interrupted, RequestError
 from halign_bench.executors.choice import executor
 from halign_bench.executors.work import Task
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
-from halign_bench.loading import load_backbone, load_track
-from halign_bench.plan import Cell, RunRequest, plan
+from halign_bench.loading import annotator_if_any, load_backbone, load_track
+from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from halign_bench.preferences import PreferenceSet
+    from halign_bench.prefs.reading import PreferenceFile
     from halign_bench.training import TrainingResult
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
@@ -43,14 +44,14 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     same folder, `Interrupted` on Ctrl-C; the same request then goes on where it was.
     console  for progress, by default on stderr; the table, or with `json` the document, goes to stdout
     """
-    plan(request)
+    steps = plan(request)
+    if request.where.executor != "local":  # workers have another current folder
+        request = request.absolute()
+    labelled = labelled_for(steps, request.preferences) if request.preferences is not None else None
     if console is None:
         from rich.console import Console
 
         console = Console(stderr=True)
-    if request.where.executor != "local":  # workers have another current folder
-        out = request.out.absolute() if isinstance(request.out, Path) else request.out
-        request = replace(request, out=out, data=request.data.absolute() if request.data is not None else None)
     folder = run_folder(request.out)
     execute = executor(request.where, request.device)
     with Stop().listening() as stop, folder.locked():
@@ -60,7 +61,8 @@ def run(request: RunRequest, console: Console | None = None) -> int:
                 if request.fresh:
                     folder.clear()
                 folder.check_own()
-                failed = execute(partial(Run, request, folder), Progress(console, stop))
+                work = partial(Run, request, folder, labelled=labelled)
+                failed = execute(work, Progress(console, stop))
                 board = folder.write_tables()
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
@@ -80,42 +82,63 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     return 1 if failed else 0
 
 
-class Run:
-    """One run as a process has it open: what its cells share, and how one of them is done (`executors.work.Work`)."""
+def labelled_for(steps: Plan, path: Path) -> PreferenceFile:
+    """The preference file. Raises `RequestError` where it is wrong, or lacks what a method of the plan learns from."""
+    from halign_bench.prefs.reading import read_preferences
 
-    def __init__(self, request: RunRequest, folder: RunFolder, progress: Progress) -> None:
+    file = read_preferences(path)
+    for variant in steps.variants:
+        for part in variant.parts:
+            file.labels.check(part.method)
+    return file
+
+
+class Run:
+    """One run as a process has it open: what its cells share, and how one of them is done (`executors.work.Work`).
+
+    labelled  preferences that people gave; None is to sample candidates and let the track's annotator say
+    """
+
+    def __init__(
+        self, request: RunRequest, folder: RunFolder, progress: Progress, labelled: PreferenceFile | None = None
+    ) -> None:
         from halign_bench.evaluation import Evaluator
         from halign_bench.preferences import PreferenceSpec
         from halign_bench.training import TrainingSpec
 
         folder.join()
-        self.request, self.folder, self.progress = request, folder, progress
+        self.request, self.folder, self.progress, self.labelled = request, folder, progress, labelled
         self.steps = plan(request)
         self.cells = {cell.name: cell for cell in self.steps.cells}
         profile = self.steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
-            self.backbone = load_backbone(request.backbone, request.device)
+            self.backbone = load_backbone(request.backbone, request.device, request.model)
             self.track = load_track(request.track, request.data, self.backbone)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
         progress.stop.gentle = True
         self.preference_spec = PreferenceSpec(
-            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe
+            prompts=profile.prompts, candidates=profile.candidates, nfe=profile.preference_nfe,
+            shift=self.backbone.shift,
         )
         self.training_spec = TrainingSpec(
             samples=profile.samples, batch_size=profile.batch_size, lr=profile.learning_rate, rank=profile.rank
         )
         self.protocol = self._protocol()
         self.protocol_hash = self.protocol.sha256
-        folder.claim(self.protocol)
+        folder.check_claim(self.protocol)
         self.collected: PreferenceSet | None = None
         self._no_preferences: Exception | None = None
 
     def _protocol(self) -> Protocol:
-        try:
-            annotator = self.track.annotator().protocol
-        except NotImplementedError:
-            annotator = "none"
+        if self.labelled is not None:
+            from halign_bench.prefs.labelled import protocol_of
+
+            preferences = protocol_of(self.labelled)
+        else:
+            annotator = annotator_if_any(self.track)
+            said = annotator.protocol if annotator is not None else "none"
+            preferences = {**self.preference_spec.model_dump(mode="json"), "annotator": said}
         backbone = self.backbone
         return Protocol(
             profile=self.steps.profile.name,
@@ -125,7 +148,7 @@ class Run:
                 "size": list(backbone.size), "parameterisation": backbone.parameterisation,
                 "lora_targets": list(backbone.lora_targets), "precision": "bf16 where the device is native to it",
             },
-            preferences={**self.preference_spec.model_dump(mode="json"), "annotator": annotator},
+            preferences=preferences,
             training=self.training_spec.model_dump(mode="json"),
             evaluation=self.evaluator.specification(),
             metrics=self.evaluator.protocols(),
@@ -142,6 +165,9 @@ class Run:
         if len(missing) < (count := len(self.steps.cells)):
             self.progress.say(f"{count - len(missing)} of {count} cells are done already")
         self.progress.plan = self._plan_weight(missing)
+        if self.labelled is not None and any(cell.variant.needs_data() for cell in missing):
+            self.collected = self._collect()  # before anything is written: a file that is at fault is refused whole
+        self.folder.claim(self.protocol)
         if missing:
             self._collect_once()
         labels = [f"[{n}/{len(missing)}] {cell.variant.label} seed {cell.seed}" for n, cell in enumerate(missing, 1)]
@@ -181,7 +207,9 @@ class Run:
 
         module = self.backbone.denoiser
         if fingerprint(module, attached(module)) != self._base:
-            self.backbone = self.evaluator.backbone = load_backbone(self.request.backbone, self.request.device)
+            del module, self.backbone, self.evaluator.backbone  # first: there may be no room for two of them
+            again = load_backbone(self.request.backbone, self.request.device, self.request.model)
+            self.backbone = self.evaluator.backbone = again
             self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
@@ -190,6 +218,8 @@ class Run:
 
     @property
     def _preference_weight(self) -> float:
+        if self.labelled is not None:
+            return float(len(self.labelled.prompts))  # encoding takes about as long as a network evaluation
         spec = self.preference_spec
         return min(spec.prompts, self.track.splits().get("prompts", 0)) * spec.candidates * spec.nfe
 
@@ -264,6 +294,11 @@ class Run:
             return None
         remove_adapters(self.backbone.denoiser)
         weight, spec = self._preference_weight, self.preference_spec
+        if self.labelled is not None:
+            from halign_bench.prefs.labelled import load
+
+            with self.progress.phase(f"preferences: read {self.labelled.path.name}", round(weight), weight) as phase:
+                return load(self.labelled, self.backbone, self.track, cache_dir(), phase)
         # Machines of a cluster see no cache but the run's own folder.
         cache = cache_dir() if self.request.where.executor == "local" else self.folder.path
         with self.progress.phase("preferences: sample and label candidates", round(weight / spec.nfe), weight) as phase:

@@ -129,23 +129,24 @@ def sample(
     nfe: int,
     guidance: float = 1.0,
     active: Callable[[float], Sequence[str]] | None = None,
-    shift: float = 1.0,
+    shift: float | None = None,
     segments: Sequence[Segment] = (),
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> torch.Tensor:
     """Latents `[B, C, T, H, W]` (fp32) from `noise`, with exactly `nfe` network evaluations for each.
 
-    guidance    1 is off; otherwise unconditional + guidance·(conditional - unconditional), whose second
-                branch counts: half as many steps for the same nfe, rounded up
+    guidance    1 is off; otherwise `Backbone.guided`, whose second branch counts: half as many steps for the same
+                nfe, rounded up
     active      noise level -> adapters that are on there; None is the base with all adapters off
+    shift       as in `timesteps`; None is the backbone's own
     segments    how the method spends its nfe; none of them is evenly
     batch_size  how many to put through the network together; no effect on a sample beyond float noise
     progress    told (samples done, samples) after each batch
     """
     import torch
 
-    steps = path(nfe, guidance, segments, shift)
+    steps = path(nfe, guidance, segments, backbone.shift if shift is None else shift)
     size = len(noise) if batch_size is None else batch_size
     done: list[torch.Tensor] = []
     with torch.no_grad():
@@ -182,7 +183,7 @@ def walk(
             prediction = backbone.denoise(x, t, condition).float()
             if step.cost == 2:
                 empty = backbone.denoise(x, t, unconditional).float()
-                prediction = empty + step.guidance * (prediction - empty)
+                prediction = backbone.guided(prediction, empty, step.guidance)
         x = advance(backbone, x, prediction, step.now, step.after)
         yield prediction, x
 

@@ -13,7 +13,7 @@ SUPERSAMPLING = 2
 BODY_WIDTH, FINGER_WIDTH = 4.0, 2.2  # of a 64-pixel frame: about as wide as the limb, so that it tells what it covers
 
 
-def _edge_colours(layout: SkeletonLayout) -> list[tuple[int, int, int]]:
+def edge_colours(layout: SkeletonLayout) -> list[tuple[int, int, int]]:
     """Grey-blue body; every finger a hue of its own, the two hands of different lightness."""
     colours = []
     for a, b in layout.edges:
@@ -38,7 +38,7 @@ def draw_skeleton(
     """
     height, across = size
     unit = SUPERSAMPLING
-    colours = _edge_colours(layout)
+    colours = edge_colours(layout)
     in_hand = [any(hand.start <= max(edge) < hand.stop for hand in layout.hands) for edge in layout.edges]
     widths = [(FINGER_WIDTH if hand else BODY_WIDTH) * unit * height / 64 for hand in in_hand]
     frames = np.empty((len(skeleton), height, across, 3), np.uint8)

@@ -37,6 +37,7 @@ class Clip:
     audio      float32 `[samples]` in [-1, 1], mono 16 kHz, as long as the video; None when absent
     skeleton   float32 `[T, K, 3]`: x, y in pixels of this video and visibility in [0, 1]; None when absent
     defects    names of what is wrong with the clip on purpose (embedded corpus only)
+    prompt     what a person would write to get such a clip, for models that read; empty when there is none
     """
 
     id: str
@@ -47,6 +48,7 @@ class Clip:
     skeleton: np.ndarray | None = None
     layout: SkeletonLayout | None = None
     defects: tuple[str, ...] = ()
+    prompt: str = ""
 
 
 @dataclass(frozen=True)

@@ -207,11 +207,22 @@ class _Training:
 
         self.backbone.denoiser.requires_grad_(False)
         if self.accelerator.is_main_process:
-            save_adapters(self.backbone.denoiser, self._own(), self.adapters_dir)
+            save_adapters(
+                self.backbone.denoiser, self._own(), self.adapters_dir, self.backbone.component, self._about
+            )
         result = TrainingResult(
             status="done", adapters_dir=self.adapters_dir, heldout=self._heldout(), **self._numbers()
         )
         return self._finish(result)
+
+    def _about(self, adapter: str) -> dict[str, Any]:
+        """What a method's own module is made of, for `halign_bench.at_home`."""
+        assert self.data is not None
+        return {
+            "method": self.method.name, "config": self.method.config.model_dump(mode="json"), "adapter": adapter,
+            "backbone": self.backbone.name,
+            "condition": {name: list(value.shape[1:]) for name, value in self.data.condition.items()},
+        }  # fmt: skip
 
     def _own(self) -> list[str]:
         """This method's adapters, as far as they exist yet."""

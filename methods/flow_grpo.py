@@ -173,7 +173,7 @@ class FlowGRPO(AlignmentMethod):
         import torch
 
         check_start(backbone)
-        grid, way, log_probs = timesteps(self.config.steps), [noise(0)], []
+        grid, way, log_probs = timesteps(self.config.steps, backbone.shift), [noise(0)], []
         for number, (now, after) in enumerate(itertools.pairwise(grid), 1):
             x = way[-1]
             t, t_next = (torch.full((len(x),), level, device=x.device) for level in (now, after))

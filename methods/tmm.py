@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition, Denoiser
 
 PAPER = "arXiv 2505.23525"
-STRIDE = 4  # video frames in a latent frame
+STRIDE = 4  # video frames in a latent frame, of the codecs that TMM was made for
 
 
-def fold(frames: torch.Tensor, places: int) -> torch.Tensor:
-    """`[B, T, …]`, T = 1 + 4n -> `[B, 1 + n, places, …]`: what each latent frame is told of its own video frames.
+def fold(frames: torch.Tensor, places: int, span: int = STRIDE) -> torch.Tensor:
+    """`[B, T, …]`, T = 1 + span·n -> `[B, 1 + n, places, …]`: what each latent frame is told of its own video frames.
 
-    Latent frame k > 0 stands for video frames 4k-3 to 4k, of which every (4/places)th is kept: place j holds frame
-    4(k-1) + (4/places)(j+1). So 4 places hold all of them and 1 is subsampling. Latent frame 0 stands for frame 0
-    alone, which is repeated to fill its group [code].
+    With a span of 4, latent frame k > 0 stands for video frames 4k-3 to 4k, of which every (4/places)th is kept: place
+    j holds frame 4(k-1) + (4/places)(j+1). So 4 places hold all of them and 1 is subsampling. Latent frame 0 stands
+    for frame 0 alone, which is repeated to fill its group [code].
     """
     import torch
 
-    if frames.shape[1] % STRIDE != 1:
-        raise ValueError(f"{frames.shape[1]} frames are not 1 + 4n")
-    step = STRIDE // places
+    if frames.shape[1] % span != 1 % span:
+        raise ValueError(f"{frames.shape[1]} frames are not 1 + {span}n")
+    step = span // places
     first = frames[:, :1].expand(-1, places, *frames.shape[2:])
     return torch.cat([first, frames[:, step::step]], dim=1).unflatten(1, (-1, places))
 
@@ -137,6 +137,11 @@ class TMM(AlignmentMethod):
     def places(self) -> int:
         return {"4": 4, "2": 2, "none": 1}[self.config.fold]
 
+    def group(self, blocks: Sequence[Block]) -> tuple[int, int]:
+        """(places kept, video frames) of a group; where a latent frame is one video frame there is nothing to fold."""
+        span = blocks[0].span
+        return min(self.places, span), span
+
     def stages(self) -> Sequence[Stage]:
         audio, share, lr = Insert(self.audio_layers, self.hear), self.config.audio_share, self.config.lr
         if not self.config.skeleton:
@@ -153,7 +158,8 @@ class TMM(AlignmentMethod):
         from torch import nn
 
         config, width = self.config, max(block.width for block in blocks)
-        features = condition_named(condition, "audio", "features of each video frame's sound").shape[-1]
+        what, instead = "features of each video frame's sound", "; published models hear with --audio-encoder"
+        features = condition_named(condition, "audio", what, instead).shape[-1]
         layers = nn.ModuleDict({
             "project": nn.Sequential(
                 nn.Linear((2 * config.reach + 1) * features, config.hidden), nn.ReLU(),
@@ -164,14 +170,16 @@ class TMM(AlignmentMethod):
             "blocks": nn.ModuleList([cross_attention(block, width, video_asks=True) for block in blocks]),
         })  # fmt: skip
         if config.order:
-            layers["place"] = nn.Embedding(STRIDE, width)  # `fold` keeps the last of them, so all three have as many
+            # `fold` keeps the last of them, so all three have as many
+            layers["place"] = nn.Embedding(blocks[0].span, width)
         return layers
 
     def hear(self, layers: Any, blocks: Sequence[Block], condition: Condition) -> Additions:
         tokens = layers["project"](windows(condition["audio"].float(), self.config.reach))  # [B, T, tokens, width]
-        groups = fold(tokens, self.places)  # [B, 1 + n, places, tokens, width]
+        places, span = self.group(blocks)
+        groups = fold(tokens, places, span)  # [B, 1 + n, places, tokens, width]
         if self.config.order:
-            step = STRIDE // self.places
+            step = span // places
             groups = groups + layers["place"].weight[step - 1 :: step, None].to(groups.dtype)
         heard = groups.flatten(2, 3)
 
@@ -188,9 +196,10 @@ class TMM(AlignmentMethod):
 
         width, patch = max(block.width for block in blocks), min(block.stride for block in blocks)
         frames = condition_named(condition, "skeleton_frames", "skeleton of each video frame", "; set skeleton=false")
+        channels = width // self.group(blocks)[0]
         return nn.ModuleDict({
-            "project": nn.Conv2d(frames.shape[2], width // self.places, kernel_size=patch, stride=patch),
-            "norm": nn.LayerNorm(width // self.places),
+            "project": nn.Conv2d(frames.shape[2], channels, kernel_size=patch, stride=patch),
+            "norm": nn.LayerNorm(channels),
             "blocks": nn.ModuleList([cross_attention(block, width, video_asks=False) for block in blocks]),
         })
 
@@ -200,7 +209,8 @@ class TMM(AlignmentMethod):
         frames = condition["skeleton_frames"]
         batch, finest = len(frames), min(block.stride for block in blocks)
         patches = layers["norm"](layers["project"](frames.float().flatten(0, 1)).movedim(1, -1))  # [B·T, h, w, D / 4]
-        groups = fold(patches.unflatten(0, (batch, -1)), self.places)  # [B, 1 + n, places, h, w, D / 4]
+        # [B, 1 + n, places, h, w, D / places]
+        groups = fold(patches.unflatten(0, (batch, -1)), *self.group(blocks))
         maps = groups.movedim(2, -2).flatten(-2).flatten(0, 1).movedim(-1, 1)  # [B·(1 + n), D, h, w]
 
         def to_feed_forward(number: int, video: torch.Tensor) -> torch.Tensor:

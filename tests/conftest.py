@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+class Published:
+    """Tiny checkpoints of published models by their name in `tiny_models`, written once and loaded as `run` does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str) -> Path:
+        import tiny_models
+        import tiny_parts
+
+        folder = self.root / name
+        if not folder.exists():
+            (tiny_parts.wav2vec2 if name == "wav2vec2" else partial(tiny_models.save, name))(folder)
+        return folder
+
+    def load(self, name: str) -> Any:
+        import tiny_models
+
+        from halign_bench import registry
+
+        choice = tiny_models.choice(self.folder(name), self.folder("wav2vec2"))
+        return choice.load(registry.get("backbone", tiny_models.BACKBONE[name]), "cpu")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return Published(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,3 +50,17 @@ def away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         os.chdir(folder)
         yield folder
         os.chdir(before)
+
+
+@pytest.fixture
+def real_clip() -> Callable[[str], Path]:
+    """A file of real people by its name; the test is skipped where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "clips"
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("HALIGN_TEST_CLIPS", beside)) / name
+        if not path.is_file():
+            pytest.skip(f"no real clip {name}: set HALIGN_TEST_CLIPS to a folder that has it")
+        return path
+
+    return find

@@ -25,13 +25,14 @@ class Runs:
         self.context.set_forkserver_preload(list(HEAVY))
 
     def start(self, out: Path | str, *options: str, **environment: str) -> multiprocessing.Process:
+        profile = "--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny"
+        return self.command("run", *profile, "--out", str(out), *options, **environment)
+
+    def command(self, *arguments: str, **environment: str) -> multiprocessing.Process:
         from run_tiny import child
 
         self.count += 1
         said = str(self.folder / f"run{self.count}")
-        arguments = (
-            "run", "--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny", "--out", str(out), *options
-        )  # fmt: skip
         environment = {"HALIGN_CACHE": str(self.folder / "cache"), **environment}
         process = self.context.Process(target=child, args=(arguments, environment, said))
         process.start()

@@ -153,6 +153,17 @@ def test_weights_that_cannot_carry_a_lora_leave_it_active(inputs):
         assert torch.equal(predict(backbone, inputs), apart)
 
 
+def test_a_lora_is_not_rounded_away_by_weights_of_half_precision(inputs):
+    backbone = TinyBackbone()
+    backbone.denoiser.to(torch.bfloat16)
+    x_t, condition = inputs[0].bfloat16(), {name: value.bfloat16() for name, value in inputs[1].items()}
+    attach(backbone, "a", 1, nonzero=True)
+    with backbone.adapters(["a"]):
+        apart = predict(backbone, (x_t, condition))
+    with backbone.adapters(["a"], fused=True):
+        assert torch.equal(predict(backbone, (x_t, condition)), apart)
+
+
 def test_in_bf16_a_lora_layer_gives_the_bits_that_it_gives_with_its_own_casts(inputs, monkeypatch):
     from contextlib import nullcontext
 
@@ -203,7 +214,7 @@ def test_saved_adapters_come_back_here_and_in_diffusers(inputs, tmp_path):
 
     plain = TinyBackbone()
     folder = str(tmp_path / "adapters" / "a")
-    plain.denoiser.load_lora_adapter(folder, prefix=None, adapter_name="a", use_safetensors=True)
+    plain.denoiser.load_lora_adapter(folder, adapter_name="a", use_safetensors=True)
     torch.testing.assert_close(predict(plain, inputs), only_a)
 
 

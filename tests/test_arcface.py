@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,15 +117,11 @@ def test_nothing_is_printed_on_standard_output(tmp_path, capsys):
 # A real clip. The nets are random: this shows that the machinery works on real frames, and nothing about their quality.
 
 
-def test_a_real_clip_goes_through(tmp_path):
-    name = "portrait_guitar_5s.avi"
-    beside = Path(__file__).resolve().parents[1].parent / "shared" / "clips"
-    path = Path(os.environ.get("HALIGN_TEST_CLIPS", beside)) / name
-    if not path.is_file():
-        pytest.skip(f"no real clip {name}: set HALIGN_TEST_CLIPS to a folder that has it")
+def test_a_real_clip_goes_through(tmp_path, real_clip):
+    path = real_clip("portrait_guitar_5s.avi")
     video = read_video(path, frames=3).frames
     extractor = ArcFace(files.buffalo_l(tmp_path / "buffalo_l", seed=1))
-    one = Clip(name, name, video, video[0])
+    one = Clip(path.name, path.name, video, video[0])
     (found,) = extractor([one], [one])
     assert found["found"].all() and found["embedding"].shape == (3, 512)
     assert np.isfinite(found["embedding"]).all() and found["embedding"].std() > 0

@@ -29,7 +29,7 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 COMMANDS = (
     "run", "leaderboard", "list", "conformance", "doctor", "pretrain", "analyze", "assets", "score", "fitness",
-    "validate", "figures", "check",
+    "validate", "figures", "check", "report", "prefs",
 )  # fmt: skip
 
 
@@ -58,7 +58,8 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["run", "--methods", "sft", "--seeds", "0"], ["--seeds 0 asks for no seed"]),
         (["run", "--methods", "sft", "--nfe", "0"], ["--nfe"]),
         (["run", "--methods", "sft", "--track", "pupet"], ["Unknown track 'pupet'", "did you mean 'puppet'"]),
-        (["run", "--methods", "sft", "--backbone", "wan"], ["Unknown backbone 'wan'", "puppet-dit"]),
+        (["run", "--methods", "sft", "--backbone", "hunyuan"], ["Unknown backbone 'hunyuan'", "puppet-dit"]),
+        (["run", "--methods", "sft", "--frames", "8"], ["--frames 8", "1 + 4n"]),
         (["run", "--methods", "sft", "--data", "no-such-folder"], ["--data no-such-folder", "no such folder"]),
         (["run", "--methods", "sft", "--profile", "smok"], ["--profile", "smok", "did you mean", "smoke"]),
         (["run", "--methods", "sft", "--executor", "cloud"], ["--executor cloud"]),
@@ -90,6 +91,20 @@ def test_help_names_every_command_and_only_those_that_exist():
         (["check"], ["Missing argument"]),
         (["check", "x"], ["--against BASELINE", "--plan"]),
         (["check", "x", "--against", "y", "--margin", "5"], ["--margin 5", "name the score"]),
+        (["run", "--methods", "sft", "--preferences", "none.jsonl"], ["--preferences none.jsonl", "no such file"]),
+        (["prefs"], ["Missing command"]),
+        (["prefs", "lable"], ["No such command 'lable'", "did you mean 'label'"]),
+        (["prefs", "sample"], ["Missing option '--out'"]),
+        (["prefs", "sample", "--out", "x", "--track", "pupet"], ["Unknown track 'pupet'", "did you mean 'puppet'"]),
+        (["prefs", "sample", "--out", "x", "--candidates", "1"], ["--candidates"]),
+        (["prefs", "sample", "--out", "x", "--criteria", "a,B"], ["--criteria a,B", "B is no name"]),
+        (["prefs", "sample", "--out", "x", "--track", "clips"], ["--track clips", "--data DIR"]),
+        (["prefs", "label", "x"], ["Missing option '--annotator'"]),
+        (["prefs", "label", "x", "--annotator", "../y"], ["--annotator ../y", "small letters"]),
+        (["prefs", "label", "x", "--annotator", "y"], ["x: holds no session.json", "prefs sample"]),
+        (["prefs", "export", "x", "--ties", "kep"], ["--ties", "did you mean 'keep'"]),
+        (["prefs", "export", "x"], ["x: holds no session.json"]),
+        (["prefs", "agreement", "x"], ["x: holds no session.json"]),
         (["assets"], ["Missing command"]),
         (["assets", "fetsh"], ["No such command 'fetsh'", "did you mean 'fetch'"]),
         (["assets", "fetch"], ["give names, or --all"]),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -396,13 +395,9 @@ def test_the_annotator_comes_from_the_track(folder: Path) -> None:
 # -- real clips
 
 
-def test_real_clips(tmp_path: Path) -> None:
-    beside = Path(__file__).resolve().parents[1].parent / "shared" / "clips"
-    shared = Path(os.environ.get("HALIGN_TEST_CLIPS", beside))
+def test_real_clips(tmp_path: Path, real_clip: Callable[[str], Path]) -> None:
     for name in ("halfbody_woman_10s.mp4", "portrait_guitar_5s.avi", "portrait_guitar_5s.wav"):
-        if not (shared / name).is_file():
-            pytest.skip(f"no real clip {name}: set HALIGN_TEST_CLIPS to a folder that has it")
-        (tmp_path / name).symlink_to(shared / name)
+        (tmp_path / name).symlink_to(real_clip(name))
     of = ClipsTrack(tmp_path)
     assert dict(of.splits()) == {"prompts": 14, "eval": 7}
     entries = of.fingerprint()["files"]

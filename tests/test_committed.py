@@ -49,6 +49,15 @@ def test_the_tables_of_the_readme_are_what_the_records_give():
     assert text == committed.readme(text, sections), hint
 
 
+@pytest.mark.parametrize("folder", [*SEEDS, "nfe"])
+def test_the_data_of_figures_is_what_the_records_give(folder):
+    """All of it but that of trainings, whose logs are not committed."""
+    ((path, records, board),) = [found for found in committed.boards(PUPPET) if found[0].name == folder]
+    kept = {file.name: file.read_text() for file in (path / "figures").glob("*.csv")}
+    logs = {name for name in kept if name.startswith("training")}
+    assert {name: text for name, text in kept.items() if name not in logs} == committed.figures_data(records, board)
+
+
 def test_a_new_record_reaches_readme_and_tables_by_the_command(tmp_path, capsys):
     root = tmp_path / "leaderboards"
     for name in ("base", "mine"):

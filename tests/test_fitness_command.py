@@ -143,6 +143,15 @@ def test_a_folder_without_any_weights_gives_what_needs_none(capsys, videos, tmp_
     assert "psnr@pixels ↓" in row and row.rstrip(" |").endswith("fit")
 
 
+def test_blur_noise_and_frames_out_of_order_are_seen_in_real_clips(capsys, real_clip, tmp_path):
+    for name in ("halfbody_man_20s.mp4", "halfbody_woman_10s.mp4", "portrait_guitar_5s.avi"):
+        (tmp_path / name).symlink_to(real_clip(name))
+    whole = answer(capsys, "--data", tmp_path, "--assets", tmp_path, "--clips", 4, "--size", "128x128")
+    verdicts = {(ladder["damage"], ladder["metric"]): ladder["verdict"] for ladder in whole["ladders"]}
+    for seen in (("blur", "ssim"), ("noise", "psnr"), ("shuffled", "motion"), ("frozen", "motion_gap")):
+        assert verdicts[seen] == "fit"
+
+
 def test_the_table_says_what_was_found_and_why_the_rest_was_not(capsys, videos):
     assert main(["fitness", "--data", str(videos), "--metrics", "psnr,motion,hkc", "--clips", "2"]) == 0
     out = capsys.readouterr().out

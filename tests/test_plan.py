@@ -161,7 +161,8 @@ def test_the_first_ctrl_c_is_answered_at_a_safe_point_and_the_second_at_once() -
 
 def test_clearing_a_cell_leaves_what_is_not_ours(tmp_path: Path) -> None:
     adapter = "train/0-sft/adapters/sft/pytorch_lora_weights.safetensors"
-    ours = ["train/0-sft/train.jsonl", adapter, "eval/nfe4-00000.npz"]
+    insert = [f"train/0-tmm/adapters/tmm-audio/insert.{kind}" for kind in ("safetensors", "json")]
+    ours = ["train/0-sft/train.jsonl", adapter, "eval/nfe4-00000.npz", *insert]
     theirs = ["train/notes.txt", "eval/mine.npz"]
     for name in ours + theirs:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,12 +172,9 @@ def test_encoded_frames_are_a_little_worse_and_in_order(clip: Clip) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "reference"])
-def test_a_real_clip_with_its_face_given(files: tuple[Path, Path], mode) -> None:
+def test_a_real_clip_with_its_face_given(files: tuple[Path, Path], mode, real_clip) -> None:
     """Decoding, cuts, crops and windows on a real video; the face's box was read off one of its frames by eye."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "clips"
-    path = Path(os.environ.get("HALIGN_TEST_CLIPS", beside)) / "portrait_guitar_5s.avi"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not here")
+    path = real_clip("portrait_guitar_5s.avi")
     video, sound = read_video(path).frames, read_audio(path)
     assert sound is not None
     extractor = SyncExtractor(*files, mode=mode)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from halign_bench.metrics.sync_c import sync_scores
 from sync_nets import layout, syncnet_weights
 
 from halign_bench.errors import RequestError
 from halign_bench.extractors.mfcc import mfcc, pcm16
 from halign_bench.extractors.syncnet import SyncEmbedder, SyncNet
+from halign_bench.media import read_audio
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,26 @@ def test_windows_are_as_many_as_in_the_published_code(
 def test_faces_of_another_size_are_refused(embedder: SyncEmbedder, audio: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[T, 224, 224, 3\]"):
         embedder(np.zeros((9, 112, 112, 3), np.uint8), audio)
+
+
+def test_real_sound_is_found_at_its_shift_and_foreign_sound_nowhere(weights: Path, real_clip) -> None:
+    """The weights are random, so the sound's own embeddings stand for what a trained net reads off the mouth."""
+    net = SyncNet()
+    net.load_state_dict(torch.load(weights, weights_only=True))
+
+    @torch.inference_mode()
+    def voice(samples: np.ndarray) -> np.ndarray:
+        cepstra = mfcc(pcm16(samples)).T.astype(np.float32)
+        windows = np.stack([cepstra[None, :, 4 * k : 4 * k + 20] for k in range(200)])
+        return net.eval().audio(torch.from_numpy(windows)).numpy()
+
+    found, other = (read_audio(real_clip(name)) for name in ("halfbody_woman_10s.mp4", "speech_other.wav"))
+    assert found is not None and other is not None
+    mouth, delayed, foreign = map(voice, (found.samples, np.pad(found.samples, (3 * 640, 0)), other.samples))
+    own, shifted, wrong = (sync_scores(mouth, sound) for sound in (mouth, delayed, foreign))
+    assert own.offset == 0 and shifted.offset == -3
+    assert min(own.confidence, shifted.confidence) > 1.5 * wrong.confidence
+    assert max(own.distance, shifted.distance) < wrong.distance / 3
 
 
 def test_files_without_counters_are_read_and_other_layouts_refused(tmp_path: Path, weights: Path) -> None:

@@ -377,7 +377,9 @@ def test_a_stopped_training_resumes_to_the_same_bits(data, tmp_path, done):
     finished = train(tmm(), again, data, SPEC, 3, tmp_path / "cut")  # only loads
     assert torch.equal(weights(whole), weights(again)) and finished.steps == expected.steps
     files = sorted(path.relative_to(result.adapters_dir).as_posix() for path in result.adapters_dir.rglob("*.*"))
-    assert files == ["tmm-audio/insert.safetensors", "tmm-skeleton/insert.safetensors"]
+    assert files == [
+        f"tmm-{heard}/insert.{kind}" for heard in ("audio", "skeleton") for kind in ("json", "safetensors")
+    ]
 
 
 def test_without_the_skeleton_all_of_the_budget_is_for_sound(data, tmp_path):

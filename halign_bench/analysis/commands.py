@@ -9,6 +9,7 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
+from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -36,6 +37,10 @@ def _group() -> None:
 )
 def timesteps(
     backbone: Annotated[str, typer.Option(help="The model that is analysed.", metavar="NAME")] = "puppet-dit",
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
+    frames: FramesOption = None,
+    size: SizeOption = None,
     track: Annotated[str, typer.Option(help="Where clips and scores come from.", metavar="NAME")] = "puppet",
     data: Annotated[Path | None, typer.Option(help="Folder of videos, for --track clips.", metavar="DIR")] = None,
     clips: Annotated[
@@ -58,6 +63,7 @@ def timesteps(
     given = None if levels is None else parse_levels(levels)
     registry.check("track", track)
     registry.check("backbone", backbone)
+    choice = ModelChoice.of(model, audio_encoder, frames, size)
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
     if out.exists() and not out.is_dir():
@@ -65,7 +71,7 @@ def timesteps(
     from halign_bench.analysis.timesteps.run import Request, run
 
     spec = {"clips": clips, "nfe": nfe, "levels": given}
-    return run(Request(track, backbone, data, spec, out, device, as_json))
+    return run(Request(track, backbone, data, spec, out, device, as_json, choice))
 
 
 def parse_levels(text: str) -> tuple[float, ...]:

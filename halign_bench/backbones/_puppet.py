@@ -116,11 +116,11 @@ class PuppetBackbone(Backbone):
         raise NotImplementedError
 
     @classmethod
-    def load(cls, checkpoint: Path | None = None, device: str = "cpu") -> PuppetBackbone:
+    def load(cls, checkpoint: str | Path | None = None, device: str = "cpu") -> PuppetBackbone:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder, shared = (checkpoint or SHIPPED / name for name in (cls.name, CODEC_OF))
+        folder, shared = (Path(checkpoint or SHIPPED / name) for name in (cls.name, CODEC_OF))
         needed = [
             shared / "codec.safetensors", shared / "audio_encoder.safetensors",
             folder / cls.subfolder / "diffusion_pytorch_model.safetensors",

@@ -28,7 +28,7 @@ class PuppetUNet(PuppetBackbone):
     summary = "small UNetMotionModel, epsilon prediction, for the embedded track"
     parameterisation = "epsilon"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
-    subfolder = "unet"
+    subfolder = component = "unet"
 
     @classmethod
     def network_class(cls) -> Any:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from halign_bench import registry
 from halign_bench.errors import PluginError
+
+if TYPE_CHECKING:
+    from halign_bench.model_choice import ModelChoice
 
 
 class Broken(Exception):
@@ -36,19 +39,23 @@ def require(holds: bool, otherwise: str) -> None:
         raise Broken(otherwise)
 
 
-def check_plugin(kind: registry.Kind, name: str) -> list[Check]:
-    """Every check of a kind on one plug-in, in a fixed order; a plug-in that does not import fails the first."""
+def check_plugin(kind: registry.Kind, name: str, choice: ModelChoice | None = None) -> list[Check]:
+    """Every check of a kind on one plug-in, in a fixed order; a plug-in that does not import fails the first.
+
+    choice  backbones only: which weights, and clips how long and large
+    """
     try:
         cls = registry.get(kind, name)
     except PluginError as problem:
         return [Check("can be imported", "failed", str(problem))]
-    return [Check("can be imported", "passed"), *check_class(kind, cls)]
+    return [Check("can be imported", "passed"), *check_class(kind, cls, choice)]
 
 
-def check_class(kind: registry.Kind, cls: type) -> list[Check]:
-    """The checks of a kind on a class, registered or not."""
+def check_class(kind: registry.Kind, cls: type, choice: ModelChoice | None = None) -> list[Check]:
+    """The checks of a kind on a class, registered or not; `choice` as in `check_plugin`."""
     suite = importlib.import_module(f"halign_bench.conformance.{kind}")
-    return run_checks([says_what_it_is, *suite.CHECKS], suite.Subject(cls))
+    subject = suite.Subject(cls) if choice is None else suite.Subject(cls, choice)
+    return run_checks([says_what_it_is, *suite.CHECKS], subject)
 
 
 def run_checks(checks: Sequence[Callable[[Any], str | None]], subject: Any) -> list[Check]:

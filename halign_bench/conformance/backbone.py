@@ -1,4 +1,4 @@
-"""The contract of a backbone, on the checkpoint that it loads by itself."""
+"""The contract of a backbone, on the checkpoint that it loads by itself, or on one that is named."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ from halign_bench.adapters import active_adapters, attach_lora, remove_adapters
 from halign_bench.backbone import Backbone, Condition, Parameterisation
 from halign_bench.conformance import Skipped, require
 from halign_bench.conformance.samples import sample_clip
+from halign_bench.errors import RequestError
 from halign_bench.inserts import Addition, Additions, Insert, attach_insert
+from halign_bench.model_choice import ModelChoice
 from halign_bench.track import Clip
 
 BATCH = 2
 
 
 class Subject:
-    def __init__(self, cls: type[Backbone]) -> None:
-        self.cls = cls
+    def __init__(self, cls: type[Backbone], choice: ModelChoice | None = None) -> None:
+        """Raises RequestError for a choice of a person's that cannot be loaded: that is no fault of the class."""
+        self.cls, self.choice = cls, choice or ModelChoice()
+        if choice is not None or cls.needs_model:
+            try:
+                self.backbone  # noqa: B018  # it is kept
+            except RequestError:
+                raise
+            except Exception:  # the first check says so
+                pass
 
     @cached_property
     def backbone(self) -> Backbone:
-        return self.cls.load()
+        return self.choice.load(self.cls, "cpu")
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -69,7 +79,8 @@ def encodes_to_its_latent_shape(subject: Subject) -> str:
     shape = subject.backbone.latent_shape()
     latents = subject.backbone.encode(subject.videos)
     require(tuple(latents.shape) == (BATCH, *shape), f"latents are {tuple(latents.shape)}, not {(BATCH, *shape)}")
-    require(shape[1] == 1 + (subject.backbone.frames - 1) // 4, f"{shape[1]} latent frames are not 1 + (T - 1)/4")
+    frames, own = subject.backbone.frames, shape[1] - subject.backbone.slots
+    require(own in (1 + (frames - 1) // 4, frames), f"{own} latent frames are neither 1 + (T - 1)/4 nor T = {frames}")
     require(latents.dtype == torch.float32 and not latents.requires_grad, "latents must be float32 without gradients")
     require(bool(latents.isfinite().all()), "latents are not finite")
     require(torch.equal(latents, subject.backbone.encode(subject.videos)), "encoding twice differs")
@@ -177,6 +188,7 @@ def blocks_can_be_added_to(subject: Subject) -> str:
     def addition(place: str, scale: torch.nn.Module) -> Addition:
         def add(number: int, tokens: torch.Tensor) -> torch.Tensor:
             block, (_, frames, height, width) = blocks[number], backbone.latent_shape()
+            frames -= backbone.slots
             count = (height // block.stride) * (width // block.stride)
             wanted = (BATCH, frames, count, block.width)
             found = tuple(tokens.shape)

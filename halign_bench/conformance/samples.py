@@ -42,7 +42,8 @@ def sample_clip(index: int, frames: int = FRAMES, size: tuple[int, int] = (32, 3
     tone = np.sin(2 * np.pi * (180 + 40 * index) * np.arange(len(loudness)) / SAMPLE_RATE)
     audio = (0.9 * loudness * tone).astype(np.float32)
     reference = video[0].copy()
-    return Clip(f"sample/{index}", f"person-{index // 2}", video, reference, audio, skeleton, LAYOUT)
+    prompt = "a person talks" if index % 2 else "a person waves"
+    return Clip(f"sample/{index}", f"person-{index // 2}", video, reference, audio, skeleton, LAYOUT, prompt=prompt)
 
 
 def features_of(clip: Clip, key: str | None, index: int) -> Any:
@@ -139,7 +140,8 @@ class ToyBackbone(Backbone):
         reference = condition["reference"].expand(-1, -1, x_t.shape[2], -1, -1)
         stacked = torch.cat([x_t, condition["skeleton"], reference, level, loudness], dim=1).movedim(1, -1)
         layers: Any = self.denoiser
-        hidden = torch.tanh(layers["to_q"](stacked))
-        hidden = hidden + layers["attention"](layers["norm"](hidden.flatten(1, 3))).reshape(hidden.shape)
-        prediction: torch.Tensor = layers["to_v"](layers["feed_forward"](hidden)).movedim(-1, 1)
+        places = torch.tanh(layers["to_q"](stacked))
+        hidden = places.flatten(1, 3)  # tokens, frame by frame
+        hidden = layers["feed_forward"](hidden + layers["attention"](layers["norm"](hidden)))
+        prediction: torch.Tensor = layers["to_v"](hidden.reshape(places.shape)).movedim(-1, 1)
         return prediction

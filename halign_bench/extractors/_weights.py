@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -40,7 +40,7 @@ class StateDict:
             else:
                 found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
-            raise RequestError(f"weights {path} cannot be opened: {_first_line(error)}") from None
+            raise RequestError(f"weights {path} cannot be opened: {first_line(error)}") from None
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
             raise RequestError(f"weights {path} hold no state dict, which is tensors by name")
         self._tensors = dict(found)
@@ -71,7 +71,3 @@ class StateDict:
         if self._tensors:
             extra = min(self._tensors)
             raise RequestError(f"weights {self.path} hold {extra} too: they are not of the expected layout")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

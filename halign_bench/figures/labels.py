@@ -31,14 +31,23 @@ def label(key: str, higher_is_better: bool | None = None) -> str:
     return f"{NAMES.get(name, name)}{f'@{where}' if where else ''}{arrow(higher_is_better)}"
 
 
+def parted(key: str, higher_is_better: bool | None = None) -> tuple[str, str]:
+    """The same in two, the second being "" where nothing says what measured it.
+
+    >>> parted("sync_c@puppet/nfe20", True)
+    ('Sync-C ↑', '@puppet')
+    """
+    name, at, where = label(key).partition("@")
+    return name + arrow(None if name == SECONDS else higher_is_better), at + where
+
+
 def two_lines(key: str) -> str:
     """For narrow panels.
 
     >>> two_lines("hkc@puppet")
     'HKC\\n@puppet'
     """
-    name, at, where = label(key).partition("@")
-    return f"{name}\n{at}{where}" if at else name
+    return "\n".join(part for part in parted(key) if part)
 
 
-__all__ = ["SECONDS", "arrow", "label", "two_lines"]
+__all__ = ["SECONDS", "arrow", "label", "parted", "two_lines"]

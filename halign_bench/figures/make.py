@@ -98,16 +98,21 @@ def make(name: str, source: Source, width: float, formats: Sequence[str], folder
     width  in inches. Raises NoData where the records do not hold what it shows, and OSError.
     """
     kind = KINDS[name]
-    pages = kind.pages(kind.rows(source))
     look = Look(width, source.methods)
     files: list[Path] = []
-    for number, rows in enumerate(pages, 1):
-        stem = name if number == 1 else f"{name}-{number}"
+    for stem, rows in pages(name, source).items():
         with settings():
             files += save(kind.draw(rows, look), folder, stem, formats)
         files.append(folder / f"{stem}.csv")
         atomic_write(files[-1], csv_text(rows))
     return Made(name, kind.caption, files)
+
+
+def pages(name: str, source: Source) -> dict[str, list[Row]]:
+    """What each page of a figure is drawn from, by the page's name. Raises NoData as `make` does."""
+    kind = KINDS[name]
+    numbered = enumerate(kind.pages(kind.rows(source)), 1)
+    return {name if number == 1 else f"{name}-{number}": rows for number, rows in numbered}
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -119,4 +124,4 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-__all__ = ["KINDS", "Made", "NoData", "csv_text", "make"]
+__all__ = ["KINDS", "Made", "NoData", "csv_text", "make", "pages"]

@@ -1,17 +1,21 @@
 """Makes the tables in `leaderboards/` again from the records there: `python -m halign_bench.tables.committed FOLDER`.
 
-Every folder below it that holds `records/` gets its leaderboard.md, .csv and .json, and the README's part between the
-two marks shows each of them: scores and cost.
+Every folder below it that holds `records/` gets its leaderboard.md, .csv and .json, and in `figures/` the CSV of each
+figure that records alone can give. The README's part between the two marks shows each of them: scores and cost.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from halign_bench.atomic import atomic_write
 from halign_bench.errors import HalignError, RequestError
+from halign_bench.figures.make import KINDS, csv_text, pages
+from halign_bench.figures.source import NoData, Source
+from halign_bench.gathering import gather
 from halign_bench.leaderboard import Leaderboard, build
 from halign_bench.results import Record, read_records
 from halign_bench.tables.content import LEGEND, blocks, left_out, seeds
@@ -47,6 +51,16 @@ def section(root: Path, folder: Path, records: list[Record], board: Leaderboard)
     return "\n".join([*lines, *(f"- {line}" for line in left_out(board))])
 
 
+def figures_data(records: list[Record], board: Leaderboard) -> dict[str, str]:
+    """File name -> CSV of every figure that these records can give."""
+    source = Source(board, gather(records))
+    found: dict[str, str] = {}
+    for name in KINDS:
+        with suppress(NoData):
+            found |= {f"{stem}.csv": csv_text(rows) for stem, rows in pages(name, source).items()}
+    return found
+
+
 def readme(text: str, sections: list[str]) -> str:
     """The README with these sections between the marks. Raises `RequestError` where it has no marks."""
     before, start, rest = text.partition(START)
@@ -72,9 +86,12 @@ def main(arguments: list[str]) -> int:
         sections = []
         for folder, records, board in boards(root):
             board.write_all(folder)
+            (folder / "figures").mkdir(exist_ok=True)
+            for file, text in figures_data(records, board).items():
+                atomic_write(folder / "figures" / file, text)
             sections.append(section(root, folder, records, board))
-        file = root / "README.md"
-        atomic_write(file, readme(_text(file), sections))
+        page = root / "README.md"
+        atomic_write(page, readme(_text(page), sections))
     except HalignError as error:
         print(f"halign-bench: {error}", file=sys.stderr)
         return error.exit_code

@@ -202,7 +202,8 @@ def seeds(board: Leaderboard) -> str:
 
 
 def failures(board: Leaderboard) -> list[str]:
-    """One line for each method with failed seeds, each score that could not be measured, and each unused file."""
+    """One line for each method with failed seeds or without what others have, each score that could not be measured,
+    and each unused file."""
     lines = [f"{row.method}: {row.reason}" for row in board.rows if row.reason]
     missing: dict[tuple[str, str], list[str]] = {}
     for row in board.rows:
@@ -213,6 +214,10 @@ def failures(board: Leaderboard) -> list[str]:
     for (key, reason), methods in missing.items():
         who = "" if set(methods) == everyone else f" for {', '.join(methods)}"
         lines.append(f"{key}{who}: {reason}")
+    all_keys = list(dict.fromkeys(key for row in board.rows for key in row.metrics))
+    for row in board.rows:
+        if row.metrics and (lacking := [key for key in all_keys if key not in row.metrics]):
+            lines.append(f"{row.method}: {', '.join(lacking)} not in its record{'s' if row.n_seeds > 1 else ''}")
     return lines + left_out(board)
 
 

@@ -23,12 +23,12 @@ def claim_rows(board: Leaderboard) -> list[list[str]]:
         parts = claim["comparisons"]
         if len({part["reason"] for part in parts}) == 1 and all(part["ci"] is None for part in parts):
             parts = parts[:1]
-        only = _compared(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
+        only = outcome(parts[0]) if len(parts) == 1 else f"{len(parts)} comparisons"
         rows.append([claim["method"], claim["text"], only, claim["verdict"]])
         for part in parts if len(parts) > 1 else ():
             better = "" if part["method"] == claim["method"] else f", {part['method']}"
             what = f"  {part['key'] or 'a score'}{better} over {part['than']}"
-            rows.append(["", what, _compared(part), part["verdict"]])
+            rows.append(["", what, outcome(part), part["verdict"]])
     return rows
 
 
@@ -51,7 +51,7 @@ def _not_run(board: Leaderboard, claim: dict[str, Any]) -> list[str]:
     return absent if variants and len(absent) == len(claim["comparisons"]) else []
 
 
-def _compared(part: dict[str, Any]) -> str:
+def outcome(part: dict[str, Any]) -> str:
     """Improvement with its interval, "x" after a ratio; the reason where there is no verdict."""
     if part["ci"] is None:
         return part["reason"] or ABSENT
@@ -77,4 +77,4 @@ def difference_rows(board: Leaderboard) -> list[list[str]]:
     return rows
 
 
-__all__ = ["CLAIM_HEADERS", "DIFFERENCE_HEADERS", "claim_rows", "difference_rows", "rivals_not_run"]
+__all__ = ["CLAIM_HEADERS", "DIFFERENCE_HEADERS", "claim_rows", "difference_rows", "outcome", "rivals_not_run"]

@@ -7,6 +7,7 @@ files     All with a video's extension, in all subfolders, in order of their pat
           but for its extension, or with the same bytes, is left out.
 sound     `name.wav` beside `name.mp4` where there is one, because that is how this field ships it;
           else the file's own. Without either the clip has none.
+prompt    `name.txt` beside `name.mp4`, UTF-8, where there is one, as captions are shipped: for models that read.
 windows   Of T = 1 + 4n frames at 25 fps, one after the other, the first 32 of each file. Frame 0 of
           the file is the reference and in no window, unless the file has T frames exactly.
 identity  One a file: its name without extension (with its folders, where a name comes twice).
@@ -59,6 +60,7 @@ class Source:
     heard: tuple[int, int] = (0, 0)  # first and last sample that the file really has
     sound: str | None = None  # where the sound is from
     sound_sha256: str | None = None
+    prompt: str = ""
     notes: list[str] = field(default_factory=list)
     identity: str = ""
 
@@ -107,6 +109,7 @@ class ClipsTrack(Track):
             video=self._pictures(source, start, self.frames),
             reference=self._pictures(source, 0, 1)[0],
             audio=self._samples(source, start),
+            prompt=source.prompt,
         )
 
     def refusals(self) -> list[Refusal]:
@@ -126,6 +129,7 @@ class ClipsTrack(Track):
                 "sha256": source.sha256, "frames": source.frames, "windows": len(source.starts),
                 "split": splits[source.name] if len(self._read[0]) > 1 else "both",
                 "sound": source.sound, "sound_sha256": source.sound_sha256, "notes": source.notes,
+                **({"prompt": source.prompt} if source.prompt else {}),
             }
             for source in self._read[0]
         }  # fmt: skip
@@ -216,6 +220,12 @@ class ClipsTrack(Track):
             source.audio_at = spool.append(sound.samples.tobytes(), of=self._folder)
             source.heard = sound.first, sound.last
             source.notes += sound.notes
+        try:
+            source.prompt = " ".join(path.with_suffix(".txt").read_text(encoding="utf-8").split())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as problem:
+            refusals.append(Refusal(f"{source.stem}.txt", f"cannot be read: {problem}; taken without a prompt"))
         return source
 
     def _sound(self, path: Path, source: Source, refusals: list[Refusal]) -> Sound | None:

@@ -86,7 +86,7 @@ def measure(
     an annotator, and a path too short.
     """
     annotator = annotator_of(track, *UNLABELLED)
-    steps = path(spec.nfe, spec.guidance)
+    steps = path(spec.nfe, spec.guidance, shift=backbone.shift)
     levels = choose_levels(steps, spec.levels)
     count = _clips(track, spec)
     criteria = tuple(annotator.criteria)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.folder import cache_dir
+from halign_bench.model_choice import ModelChoice
 from halign_bench.plan import check_data
 from halign_bench.progress import Progress, Stop
 
@@ -32,6 +33,7 @@ class Request:
     out: Path = Path("runs/timesteps")
     device: str = "auto"
     json: bool = False
+    model: ModelChoice = field(default_factory=ModelChoice)
 
 
 def run(request: Request, console: Console | None = None) -> int:
@@ -71,13 +73,13 @@ def _measure(request: Request, spec: Spec, progress: Progress, stop: Stop) -> tu
     from halign_bench.sampling import path
 
     with progress.phase(f"load {request.backbone} and {request.track}", 1):
-        backbone = load_backbone(request.backbone, request.device)
+        backbone = load_backbone(request.backbone, request.device, request.model)
         track = load_track(request.track, request.data, backbone)
         protocol = annotator_of(track, *UNLABELLED).protocol
     for refusal in track.refusals():
         progress.say(f"left out {refusal.source}: {refusal.reason}")
     spec = spec.model_copy(update={"guidance": backbone.guidance})
-    steps = path(spec.nfe, spec.guidance)
+    steps = path(spec.nfe, spec.guidance, shift=backbone.shift)
     levels = choose_levels(steps, spec.levels)
     if moved := [t for t in spec.levels or () if min(abs(t - level) for level in levels) > 1e-9]:
         progress.say(
