@@ -101,7 +101,8 @@ def _root(
   halign-bench run --methods sft --track clips --data videos/ --profile smoke
   halign-bench run --methods diffusion-dpo --preferences labels.jsonl
   halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
-      --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers"""
+      --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379"""
 )
 def run(
     methods: Annotated[

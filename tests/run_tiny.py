@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -155,6 +156,7 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     from halign_bench.cli import main
 
     os.environ.update(environment)
+    tempfile.tempdir = None  # found out before the fork
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     signs.WINDOW = int(environment.get("SIGN_WINDOW", signs.WINDOW))  # a tiny training has four steps

@@ -12,7 +12,7 @@ from pathlib import Path
 import media_files
 import pytest
 from prefs_files import jsonl, labelled, pair
-from test_runner import TESTS, Runs
+from runs import TESTS, Runs
 
 from halign_bench.media import probe, read_audio
 from halign_bench.prefs.answers import answers_path

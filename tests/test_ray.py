@@ -22,6 +22,7 @@ from media_files import textured, write
 from ray_plugins import account, install
 
 pytest.importorskip("ray", reason="the package ray is not installed")
+pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 METHODS = ",".join(f"witness[number={number}]" for number in range(1, 5))
 CELLS = 6  # base and sft too
@@ -211,7 +212,6 @@ def test_a_worker_killed_in_its_training_costs_nothing_but_time(
     assert_none_twice(cluster, disturbed=1)
 
 
-@pytest.mark.slow
 def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
     cluster.hold()
     cluster.on_ray(tmp_path / "out")
@@ -229,7 +229,6 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Pat
     assert_none_twice(cluster, disturbed=1)
 
 
-@pytest.mark.slow
 def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -258,7 +257,6 @@ def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     assert cluster.witness.read_bytes() == before
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_leaves_checkpoints_and_goes_on_from_them(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -280,7 +278,6 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on_from_them(
     assert all(STEPS <= len(steps(lines)) <= STEPS + 1 for lines in account(cluster.witness).values())
 
 
-@pytest.mark.slow
 def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -> None:
     """Ray is only told of the GPU: what is shown is that the cells are where it is, two at a time, and see it."""
     cluster.hold()
@@ -297,7 +294,6 @@ def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -
     assert {line["gpus"] for line in (*first, *second)} == {"0"}
 
 
-@pytest.mark.slow
 def test_a_cell_that_kills_every_worker_is_given_up_and_the_others_are_done(cluster: Cluster, tmp_path: Path) -> None:
     cluster.on_ray(tmp_path, methods="dies,witness[number=1]")
     code, said, progress = cluster.finish()
@@ -308,7 +304,6 @@ def test_a_cell_that_kills_every_worker_is_given_up_and_the_others_are_done(clus
     assert done == {"base", "sft", "witness_number_1"}
 
 
-@pytest.mark.slow
 def test_what_a_worker_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
@@ -338,7 +333,6 @@ def bucket(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     running.stop()
 
 
-@pytest.mark.slow
 def test_the_folder_may_be_an_object_store(cluster: Cluster, alone: Path, bucket: Any, tmp_path: Path) -> None:
     cluster.hold()
     cluster.on_ray("s3://bench/run")
@@ -369,7 +363,6 @@ def test_the_folder_may_be_an_object_store(cluster: Cluster, alone: Path, bucket
     assert complaint.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_scores_in_parts_on_two_nodes_are_those_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
     for seed, name in enumerate(("generated", "real")):
         (tmp_path / name).mkdir()

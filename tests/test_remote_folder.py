@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runs import Runs, started
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
 
-TESTS = Path(__file__).parent
+METHODS = ("--methods", "diffusion-dpo")
 CELLS = ("base-s0", "diffusion-dpo-s0", "sft-s0")
-
-
-def run(out: str | Path, *options: str, **environment: str) -> tuple[int, str]:
-    """Exit code and what was said on stderr."""
-    command = [
-        sys.executable, str(TESTS / "run_tiny.py"), "run", "--track", "tiny-scored", "--backbone", "tiny-dit",
-        "--profile", "tiny", "--methods", "diffusion-dpo", "--out", str(out), *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stderr
 
 
 def numbers(out: Path, cell: str) -> dict:
@@ -40,26 +29,34 @@ def files(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with started(tmp_path_factory.mktemp("runs")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in a folder."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    code, said = run(out)
+    code, _, said = runs(out, *METHODS)
     assert code == 0, said
     return out
 
 
-def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(whole: Path, tmp_path: Path) -> None:
+def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(
+    runs: Runs, whole: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "bucket" / "run"
     url = out.as_uri()
     # run.json, four files of the base, and some of the five of sft before its record.
     (scratch := tmp_path / "scratch").mkdir()
-    code, said = run(url, KILL_UPLOAD="8", TMPDIR=str(scratch))
+    code, _, said = runs(url, *METHODS, KILL_UPLOAD="8", TMPDIR=str(scratch))
     assert code == -signal.SIGKILL, said
     assert [file.name for file in (out / "records").glob("*.json")] == ["base-s0.json"]
     first = read_record(out / "records" / "base-s0.json")
     assert read_clips(first) and read_replicates(first)
     assert len(list(scratch.glob("halign-run-*"))) == 1
-    code, said = run(url, TMPDIR=str(scratch))
+    code, _, said = runs(url, *METHODS, TMPDIR=str(scratch))
     assert code == 0, said
     assert not list(scratch.glob("halign-run-*")), "what the killed process left is not swept up"
     assert "1 of 3 cells are done already" in said
@@ -69,7 +66,7 @@ def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(who
     assert set(files(whole)) <= set(files(out)) | {f"cells/{p.name}" for p in (whole / "cells").iterdir()}
     assert json.loads((out / "leaderboard.json").read_text())["rows"]
     before = files(out)
-    code, said = run(url)
+    code, _, said = runs(url, *METHODS)
     assert code == 0 and "3 of 3 cells are done already" in said
     assert files(out) == before
 
@@ -83,8 +80,10 @@ def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(who
         ("file:///proc/none/run", ("--fresh",), "is not cleared from here"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_one_sentence(url: str, options: tuple[str, ...], sentence: str) -> None:
+def test_a_url_that_cannot_be_used_is_one_sentence(
+    runs: Runs, url: str, options: tuple[str, ...], sentence: str
+) -> None:
     if "gs:" in url and importlib.util.find_spec("gcsfs"):
         pytest.skip("gcsfs is installed here")
-    code, said = run(url, *options)
+    code, _, said = runs(url, *METHODS, *options)
     assert code == 2 and sentence in said and "Traceback" not in said and said.count("\n") == 1

@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from runs import Runs, started
 from safetensors.numpy import load_file
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
 
-TESTS = Path(__file__).parent
-HEAVY = (
-    "torch", "diffusers.models.transformers.transformer_wan", "peft", "accelerate", "scipy.stats", "pyarrow.parquet",
-    "rich.progress", "run_tiny", "halign_bench.cli", "halign_bench.runner", "halign_bench.evaluation",
-)  # fmt: skip
 METHODS = ("--methods", "diffusion-dpo")
 
 
-class Runs:
-    """Starts the command line in processes of their own, forked from one that has imported torch already."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(list(HEAVY))
-
-    def start(self, out: Path, *options: str, **environment: str) -> multiprocessing.Process:
-        profile = "--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny"
-        return self.command("run", *profile, "--out", str(out), *options, **environment)
-
-    def command(self, *arguments: str, **environment: str) -> multiprocessing.Process:
-        from run_tiny import child
-
-        self.count += 1
-        said = str(self.folder / f"run{self.count}")
-        environment = {"HALIGN_CACHE": str(self.folder / "cache"), **environment}
-        process = self.context.Process(target=child, args=(arguments, environment, said))
-        process.start()
-        process.said = said  # type: ignore[attr-defined]
-        return process
-
-    def finish(self, process: multiprocessing.Process) -> tuple[int, str, str]:
-        process.join(300)
-        assert process.exitcode is not None, "still running after five minutes"
-        said = [Path(f"{process.said}.{suffix}").read_text() for suffix in ("out", "err")]  # type: ignore[attr-defined]
-        return process.exitcode, said[0], said[1]
-
-    def __call__(self, out: Path, *options: str, **environment: str) -> tuple[int, str, str]:
-        return self.finish(self.start(out, *options, **environment))
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *([before] if before else [])])
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    yield Runs(tmp_path_factory.mktemp("runs"))
-    os.environ.pop("PYTHONPATH") if before is None else os.environ.__setitem__("PYTHONPATH", before)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with started(tmp_path_factory.mktemp("runs")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
