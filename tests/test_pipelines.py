@@ -113,5 +113,5 @@ def test_latents_are_scaled_alike_both_ways(published, name):
             expected = vae.decode(frames, **told).sample.transpose(0, 1)[None]
         else:
             expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-4)
     assert backbone.encode(tiny_models.clip(0).video[None]).shape[1:] == backbone.latent_shape()

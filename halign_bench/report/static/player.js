@@ -73,17 +73,25 @@ halign.Player = class {
     const mine = ++this.#turn;
     this.#at = frame;
     const time = (frame + 0.5) / this.fps;
-    await Promise.all(this.#videos.map((video) => new Promise((resolve) => {
-      if (video.error) { resolve(); return; }
-      video.addEventListener("seeked", resolve, { once: true });
-      video.addEventListener("error", resolve, { once: true });
-      video.currentTime = time;
-    })));
+    await Promise.all(this.#videos.map((video) => this.#arrive(video, time, mine)));
     if (mine !== this.#turn) return false;
     this.#videos = this.#videos.filter((video) => !video.error);
     this.#lead = this.#videos[0] ?? null;
     this.onTime(frame, this.#playing);
     return true;
+  }
+
+  // Looked at, not listened for: of seeks that overtake each other a browser may answer none, so it is asked again.
+  async #arrive(video, time, mine) {
+    let asked = -Infinity;
+    do {
+      if (video.error) return;
+      if (performance.now() - asked > 1000) {
+        asked = performance.now();
+        video.currentTime = time;
+      }
+      await new Promise((resolve) => { setTimeout(resolve, 4); });
+    } while (video.seeking && mine === this.#turn);
   }
 
   async #start(frame) {
