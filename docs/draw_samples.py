@@ -2,8 +2,6 @@
 
 A row for each of four evaluation clips: reference, skeleton, three frames of the real clip, and the same three of
 each method's sample (seed 0, the run's main NFE), all from the same noise.
-
-With a PDF or SVG as its second argument it draws a figure for a paper instead: one clip, a row for each method.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from halign_bench.adapters import load_adapters, remove_adapters
-from halign_bench.figures import samples, style
 from halign_bench.loading import load_backbone
 from halign_bench.plan import variant_named
 from halign_bench.results import read_records
@@ -23,7 +20,6 @@ from halign_bench.sampling import initial_noise, sample
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
 
-MOMENTS = (0, 4, 8, 12, 16)  # of the figure for a paper
 CLIPS, FRAMES, SCALE, GAP, TITLE = (3, 8, 17, 30), (4, 9, 14), 2, 6, 16
 
 
@@ -40,7 +36,6 @@ def main(run: Path, out: Path) -> None:
         "skeleton": [[skeleton] for skeleton in skeletons],
         "real clip": [[clip.video[k] for k in FRAMES] for clip in clips],
     }
-    rows = {"real clip": clips[0].video}
     condition, noise = backbone.condition(clips), initial_noise(backbone, [clip.id for clip in clips], 0)
     for method in order:
         record = done[method]
@@ -57,14 +52,8 @@ def main(run: Path, out: Path) -> None:
             segments=segments,
         )  # fmt: skip
         videos = backbone.decode(made)
-        rows[method] = videos[0]
         columns[method] = [[video[k] for k in FRAMES] for video in videos]
-    if out.suffix in (".pdf", ".svg"):
-        with style.settings():
-            figure = samples.draw(rows, MOMENTS, style.Look(style.WIDTHS["column"]))
-            style.save(figure, out.parent, out.stem, (out.suffix[1:],))
-    else:
-        paint(columns).save(out)
+    paint(columns).save(out)
 
 
 def paint(columns: dict[str, list[list[np.ndarray]]]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,12 @@ def test_the_command_runs_on_a_published_model_and_what_it_saves_loads_in_its_pi
     assert {path.stem for path in page.rglob("*.mp4")} >= {"real"} and len(list(page.rglob("*.mp4"))) == 2 * 3
     other = published.folder("wan-vace")
     assert main(["report", str(out), "--out", str(page), "--model", str(other)]) == 2
+    grid = ["figures", str(out), "--only", "samples", "--format", "png", "--out", str(tmp_path / "figures")]
+    assert main([*grid, "--model", str(folder)]) == 0 and (tmp_path / "figures" / "samples.png").exists()
+    lines = list(csv.DictReader((tmp_path / "figures" / "samples.csv").open()))
+    assert [line["method"] for line in lines] == ["real clip"] * 5 + ["base"] * 5 + ["sft"] * 5
+    assert [line["frame"] for line in lines[:5]] == ["0", "2", "4", "6", "8"] and float(lines[-1]["psnr"]) > 0
+    assert main(grid) == 2 and "--model" in capsys.readouterr().err  # nothing else was asked for
     session = tmp_path / "session"
     sample = ["prefs", "sample", "--out", str(session), "--prompts", "2", "--nfe", "2", "--device", "cpu"]
     assert main([*sample, *request[3:13]]) == 0 and len(list(session.rglob("*.mp4"))) == 4, capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,12 @@ import typer
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
+from halign_bench.model_choice import AudioEncoderOption, ModelOption
 
 # As in `make.KINDS` and `style`, which importing here would make every `--help` slower.
 NAMES = (
     "quality-nfe", "quality-seconds", "pareto", "win-rates", "training", "timesteps", "fold", "data-efficiency",
+    "samples",
 )  # fmt: skip
 FORMATS = ("pdf", "svg", "png")
 WIDTHS = ("column", "page")
@@ -41,6 +44,11 @@ def figures(
     width: Annotated[
         str, typer.Option(help="column (3.33 inches) or page (6.9, both columns).", metavar="NAME")
     ] = "column",
+    data: Annotated[
+        Path | None, typer.Option(help="For samples: the folder of videos that the run was given.", metavar="DIR")
+    ] = None,
+    model: ModelOption = None,
+    audio_encoder: AudioEncoderOption = None,
 ) -> int:
     """Draw figures for a paper; what the records have no data for is said and left out."""
     names = _among("figure", only, NAMES) if only is not None else list(NAMES)
@@ -49,11 +57,14 @@ def figures(
         raise RequestError(registry.unknown("--width", width, WIDTHS))
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: is a file; give a folder")
+    if data is not None and not data.is_dir():
+        raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
     from halign_bench.figures import style
     from halign_bench.figures.make import NoData, make
     from halign_bench.figures.source import read
+    from halign_bench.report.resample import Origin
 
-    source = read(runs)
+    source = replace(read(runs), origin=Origin(data, model, audio_encoder))
     made, absent = [], []
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from halign_bench.atomic import atomic_write
-from halign_bench.figures import ablations, pareto, quality, timesteps, training, wins
+from halign_bench.figures import ablations, pareto, quality, samples, timesteps, training, wins
 from halign_bench.figures.source import NoData, Row, Source
 from halign_bench.figures.style import Look, save, settings
 
@@ -80,6 +80,11 @@ KINDS = {
         ablations.winners_rows, ablations.draw_winners,
         f"IPA by the number of winners that it learns from. Bars: {PAIRED}. {FILLED}",
     ),
+    "samples": Kind(
+        samples.rows, samples.draw_rows,
+        "One evaluation clip, in the middle of all by mean rank, and each method's sample of it from the same noise.",
+        samples.pages,
+    ),
 }  # fmt: skip
 
 
@@ -116,9 +121,10 @@ def pages(name: str, source: Source) -> dict[str, list[Row]]:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as they are, all with the same columns; None is an empty field."""
+    """The rows as they are, all with the same columns but those that begin with _; None is an empty field."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = [name for name in rows[0] if not name.startswith("_")]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

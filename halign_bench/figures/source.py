@@ -12,6 +12,7 @@ from halign_bench.comparing import Cells
 from halign_bench.errors import RequestError
 from halign_bench.gathering import gather
 from halign_bench.leaderboard import Leaderboard, build
+from halign_bench.report.resample import Origin
 from halign_bench.results import SPEED, Record, parse_key, read_records
 
 Row = dict[str, Any]  # one line of a figure's CSV
@@ -27,11 +28,13 @@ class NoData(Exception):
 class Source:
     """board, cells  the table and its records; None where only analyses were given
     analyses  documents of `analyze timesteps`
+    origin    where the clips and the weights are that the runs were given, to sample again
     """
 
     board: Leaderboard | None = None
     cells: Cells | None = None
     analyses: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def table(self) -> Leaderboard:
