@@ -31,8 +31,9 @@ def test_a_thousand_cells_are_planned_and_resumed_without_doing_anything_twice()
 
 
 def test_a_plan_of_twenty_methods_over_a_hundred_thousand_clips_fits_in_a_gigabyte() -> None:
-    found = measured("clips", "100000")
+    few, found = measured("clips", "100"), measured("clips", "100000")
     assert (found["clips"], found["cells"]) == (100_000, 20)
     assert found["took"]["clips"] == 100_000, "each clip is made once to know its name"
     assert found["took"]["samples"] == 0
-    assert found["peak_bytes"] < 10**9  # torch and diffusers included; the clips themselves are 6 GB
+    # 0.3 GB of 6 GB of clips. The libraries alone hold 0.5 GB, those with torch for CUDA 1 GB.
+    assert found["peak_bytes"] - few["peak_bytes"] < 5 * 10**8
