@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    import numpy as np
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
+        digest.update(tensors[name].contiguous().numpy().reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -34,7 +36,10 @@ def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
 
 
 def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
-    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
+    """The chunk, or None when it is absent, unreadable, of another key, or not what was written.
+
+    Its tensors are the file itself, mapped into memory; all of it is read here once, for its checksum.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
