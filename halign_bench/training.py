@@ -17,7 +17,7 @@ from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
-from halign_bench.parts import parts_of
+from halign_bench.parts import in_parts
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
 from halign_bench.selfcheck import SelfCheck
@@ -129,6 +129,7 @@ class _Training:
         warn: Callable[[str], None] | None,
     ) -> None:
         self.method, self.backbone, self.data, self.spec, self.seed = method, backbone, data, spec, seed
+        self.asked = spec  # of `spec` a stage changes how many parts its batches come in
         self.progress, self.checkpoint_seconds, self.warn = progress, checkpoint_seconds, warn
         self.signs, self.warnings = TrainingSigns(), list[Sign]()
         self.earlier: Adapters = earlier or (lambda t: ())
@@ -259,6 +260,8 @@ class _Training:
         import torch
 
         stage, self.optimizer, self.check = self.stages[index], None, None
+        more = in_parts(self.method, stage, self.backbone, self.asked.batch_size, self.asked.accumulate)
+        self.spec = self.asked.model_copy(update={"accumulate": more})
         feed = self.feed = self._feed(index)
         parameters = self._attach(index)
         self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.lr, weight_decay=self.spec.weight_decay)
@@ -378,13 +381,11 @@ class _Training:
         policy, reference = self._denoisers(watch, below)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = len(whole) // (processes * self.spec.accumulate)
-        smaller = parts_of(self.method, self.backbone, whole[:share])
-        parts, share = self.spec.accumulate * smaller, share // smaller
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
-        for part in range(parts):
-            start = (rank * parts + part) * share
+        for part in range(self.spec.accumulate):
+            start = (rank * self.spec.accumulate + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -398,9 +399,9 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            self.accelerator.backward(output.per_sample.float().sum() / (share * parts))
+            self.accelerator.backward(output.per_sample.float().sum() / (share * self.spec.accumulate))
             for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / parts
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
         unreached = check.gradients_reach_the_adapter_alone(self.state.step)
         if processes > 1:
             # Adapters are few and small: their gradients are averaged here instead of wrapping the model.
