@@ -216,7 +216,8 @@ def save_adapters(
     import json
 
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+
+    from halign_bench.tensor_files import save_tensors
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -224,8 +225,8 @@ def save_adapters(
     for name in names:
         (partial / name).mkdir(parents=True)
         if name in inserts(module):
-            weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
-            save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
+            weights = {key: p.detach().cpu() for key, p in _insert_parameters(module, name).items()}
+            save_tensors(weights, partial / name / INSERT_WEIGHTS, {"format": "pt"})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -234,9 +235,9 @@ def save_adapters(
             f"{component}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()
         }
         state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
-        state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+        state = {f"{component}.{key}": value.detach().cpu() for key, value in state.items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
-        save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
+        save_tensors(state, partial / name / WEIGHTS, metadata)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

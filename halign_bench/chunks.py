@@ -22,7 +22,7 @@ def checksum(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from halign_bench.tensor_files import save_tensors
 
     names = json.dumps([chunk["ids"], chunk["identities"]])
     metadata = {
@@ -30,7 +30,7 @@ def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }  # fmt: skip
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in chunk["tensors"].items()}, temporary, metadata)
+        save_tensors(chunk["tensors"], temporary, metadata)
 
 
 def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
