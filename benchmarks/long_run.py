@@ -30,7 +30,7 @@ BRIEF = protocol.PROFILES["smoke"].model_copy(
     update={
         "name": "brief", "prompts": 4, "samples": 16, "batch_size": 8, "eval_clips": 4, "nfe": (2,), "replicates": 50,
         "preference_nfe": 2,
-    }  # fmt: skip
+    }
 )
 QUANTITIES = {"resident": "MB", "files": "open files", "threads": "threads", "temporary": "MB of temporary files"}
 
