@@ -19,6 +19,7 @@ import ctypes
 import gc
 import json
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -70,7 +71,8 @@ def measured(cells: int, folder: Path) -> list[dict[str, float]]:
 
     runner.Run = Watched  # type: ignore[misc]
     seeds = tuple(range(-(-cells // 2)))  # base and sft
-    failed = runner.run(RunRequest(["sft"], profile="brief", seeds=seeds, out=folder / "out", json=True))
+    with contextlib.redirect_stdout(sys.stderr):
+        failed = runner.run(RunRequest(["sft"], profile="brief", seeds=seeds, out=folder / "out"))
     if failed:
         raise SystemExit("a cell failed")
     return rows
@@ -95,10 +97,10 @@ def draw(rows: list[dict[str, float]], grown: dict[str, dict[str, float]], path:
     for axis, (name, unit) in zip(figure.subplots(2, 2).ravel(), QUANTITIES.items(), strict=True):
         slope = grown[name]
         axis.plot([row["cell"] for row in rows], [row[name] for row in rows], color="black", linewidth=0.8)
-        axis.set_title(f"{slope['per cell']:+.3g} a cell [{slope['low']:+.2g}, {slope['high']:+.2g}]", fontsize=8)
+        axis.set_title(f"{slope['per cell']:.2g} a cell [{slope['low']:.2g}, {slope['high']:.2g}]", fontsize=8)
         axis.set_xlabel("cells done", fontsize=8)
         axis.set_ylabel(unit, fontsize=8)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.2 * max(1, *(row[name] for row in rows)))
         axis.tick_params(labelsize=7)
     figure.savefig(path, dpi=150)
 

@@ -215,8 +215,6 @@ def save_adapters(
     """
     import json
 
-    from peft import get_peft_model_state_dict
-
     from halign_bench.tensor_files import save_tensors
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +232,7 @@ def save_adapters(
         config = {
             f"{component}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()
         }
-        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
-        state = {f"{component}.{key}": value.detach().cpu() for key, value in state.items()}
+        state = {f"{component}.{key}": p.detach().cpu() for key, p in _without_name(module, name).items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
         save_tensors(state, partial / name / WEIGHTS, metadata)
     shutil.rmtree(folder, ignore_errors=True)
@@ -268,7 +265,7 @@ def load_adapters(
 def _load_lora(module: torch.nn.Module, file: Path) -> None:
     import json
 
-    from peft import set_peft_model_state_dict
+    import torch
     from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
@@ -281,13 +278,14 @@ def _load_lora(module: torch.nn.Module, file: Path) -> None:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, StopIteration) as problem:
         raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
     attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
-    found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
-    if _shapes(adapter_parameters(module, name)) != found:
+    own = _without_name(module, name)
+    if _shapes(own) != _shapes(state):
         remove_adapters(module, [name])
         raise RequestError(f"{file}: these LoRA weights belong to another backbone")
-    set_peft_model_state_dict(module, state, adapter_name=name)
-    for parameter in adapter_parameters(module, name).values():
-        parameter.requires_grad_(False)
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(state[key])
+            parameter.requires_grad_(False)
 
 
 def _load_insert(module: torch.nn.Module, file: Path, attach_named: Callable[[str], object]) -> None:
@@ -321,10 +319,10 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def _with_name(key: str, name: str) -> str:
-    """peft stores `….lora_A.weight`; in the model it is `….lora_A.NAME.weight`."""
-    stem, _, last = key.rpartition(".")
-    return f"{stem}.{name}.{last}"
+def _without_name(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """By the names that peft stores them under: `….lora_A.weight` for `….lora_A.NAME.weight`."""
+    own = re.compile(rf"(\.lora_\w+)\.{re.escape(name)}(?=\.|$)")
+    return {own.sub(r"\1", key): parameter for key, parameter in adapter_parameters(module, name).items()}
 
 
 __all__ = [
