@@ -5,7 +5,6 @@ The policy is the base with adapters on, the reference the same base with them o
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from halign_bench.atomic import atomic_path
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
 
@@ -218,13 +218,14 @@ def save_adapters(
     from halign_bench.tensor_files import save_tensors
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in names:
         (partial / name).mkdir(parents=True)
         if name in inserts(module):
             weights = {key: p.detach().cpu() for key, p in _insert_parameters(module, name).items()}
-            save_tensors(weights, partial / name / INSERT_WEIGHTS, {"format": "pt"})
+            with atomic_path(partial / name / INSERT_WEIGHTS) as file:
+                save_tensors(weights, file, {"format": "pt"})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -234,7 +235,8 @@ def save_adapters(
         }
         state = {f"{component}.{key}": p.detach().cpu() for key, p in _without_name(module, name).items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
-        save_tensors(state, partial / name / WEIGHTS, metadata)
+        with atomic_path(partial / name / WEIGHTS) as file:
+            save_tensors(state, file, metadata)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 
 class HalignError(Exception):
     """What went wrong, with which file, clip or option, and what to do about it."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class RequestError(HalignError):
@@ -39,6 +44,16 @@ class Interrupted(HalignError):
     exit_code = 130
 
 
-def first_line(problem: Exception) -> str:
+def one_line(text: str) -> str:
+    r"""A sentence, whatever was quoted in it: no line ends and nothing that moves a terminal's cursor.
+
+    >>> one_line("a.json: not valid:\n  line 2 \x1b[2J")
+    'a.json: not valid: line 2 \\x1b[2J'
+    """
+    joined = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def first_line(problem: BaseException) -> str:
     """What fits into a sentence of what a library says."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0].strip()[:200]
