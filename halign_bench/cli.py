@@ -29,7 +29,7 @@ from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
 from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.prefs.commands import app as prefs
-from halign_bench.printing import print_json, print_table
+from halign_bench.printing import print_json, print_table, printable
 from halign_bench.report.commands import EPILOG as REPORT_EXAMPLES
 from halign_bench.report.commands import report
 from halign_bench.scoring.commands import EPILOG as SCORE_EXAMPLES
@@ -405,7 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HalignError as error:
         return _complain(str(error), error.exit_code)
     except UsageError as error:
-        return _complain(_usage_sentence(error), 2)
+        return _complain(printable(_usage_sentence(error)), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from halign_bench.printing import printable
+
+LONGEST = 2000  # characters of a sentence; what is quoted in it may be a file's contents
+
 
 class HalignError(Exception):
-    """What went wrong, with which file, clip or option, and what to do about it."""
+    """What went wrong, with which file, clip or option, and what to do about it.
+
+    One sentence, and where several things are to be told each on a line of its own below it. What it quotes may come
+    from anywhere, so line breaks and control characters within a line are escaped.
+    """
 
     exit_code = 2
+
+    def __init__(self, *lines: object) -> None:
+        told = [printable(str(line)) for line in lines]
+        super().__init__(*(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…" for line in told))
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.args)
 
 
 class RequestError(HalignError):

@@ -32,6 +32,7 @@ from pydantic import (
 
 from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.errors import RequestError
+from halign_bench.printing import printable
 from halign_bench.track import Refusal
 
 SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
@@ -355,6 +356,9 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 
 # Reading
 
+# What pydantic's own parser lets pass in free-form parts: NaN, numbers that are too large, escaped control characters.
+_SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|\\[^"\\]')
+
 
 def read_record(path: Path) -> Record:
     """Raises `RequestError` naming the file and what is wrong with it."""
@@ -372,11 +376,31 @@ def read_record(path: Path) -> Record:
 
 def _parsed(data: bytes) -> Record:
     """By pydantic's own parser, which is twice as fast. Where that finds anything, and where there may be a NaN, which
-    it lets pass in free-form parts, the strict one has the word: raises ValueError with its reason."""
-    if b"NaN" not in data and b"Infinity" not in data:
+    it lets pass in free-form parts, or a control character, the strict one has the word: raises ValueError with its
+    reason."""
+    text = data.decode("utf-8")
+    if text.replace("\n", "").isprintable() and not _SPECIAL.search(text):
         with contextlib.suppress(ValidationError):
-            return Record.model_validate_json(data)
-    return Record.model_validate(json.loads(data.decode("utf-8"), parse_constant=refuse_constant))
+            return Record.model_validate_json(text)
+    document = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
+    return Record.model_validate(_printable(document))
+
+
+def _finite(text: str) -> float:
+    """For `json.loads(parse_float=…)`: 1e999 is JSON, and no number that can be written again."""
+    number = float(text)
+    return number if abs(number) < float("inf") else refuse_constant(text)
+
+
+def _printable(value: Any) -> Any:
+    """The same with the control characters of all texts escaped: they come into tables, pages and terminals."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(inner) for inner in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(inner) for key, inner in value.items()}
+    return value
 
 
 def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
@@ -392,7 +416,8 @@ def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
             try:
                 records.append(_shared(read_record(file), shared))
             except RequestError as error:
-                refused.append(Refusal(str(file), str(error).removeprefix(f"{file}: ")))
+                name = printable(str(file))
+                refused.append(Refusal(name, str(error).removeprefix(f"{name}: ")))
     return records, refused
 
 
