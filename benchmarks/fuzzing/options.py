@@ -28,16 +28,13 @@ class Options:
         return [{}]
 
     def change(self, seeds: list[Input], rng: random.Random) -> Input:
-        def typed(choices: tuple[str, ...]) -> str:
-            text = rng.choice(choices)
-            if rng.random() < 0.3:
-                text = text.replace("500", str(rng.choice(NUMBERS))).replace("0.5", rng.choice(TEXTS))
-            return odd_text(text, rng, ALPHABET, METHODS)
-
-        asked = {
-            "methods": typed(METHODS), "set": typed(SETS), "seeds": typed(SEEDS), "nfe": typed(NFES),
-            "size": typed(SIZES),
-        }  # fmt: skip
+        choices = {"methods": METHODS, "set": SETS, "seeds": SEEDS, "nfe": NFES, "size": SIZES}
+        asked = {name: rng.choice(texts) for name, texts in choices.items()}
+        name = rng.choice(("methods", "methods", "set", "set", "seeds", "nfe", "size"))
+        text = asked[name]
+        if rng.random() < 0.4:
+            text = text.replace("500", str(rng.choice(NUMBERS))).replace("0.5", rng.choice(TEXTS))
+        asked[name] = odd_text(text, rng, ALPHABET, METHODS) if rng.random() < 0.9 else text
         return {"options.json": json.dumps(asked).encode()}
 
     def run(self, folder: Path) -> None:
