@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ class Checkpoints:
         """Lines of the steps that need not be done again."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        return [parsed(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
 
     def discard(self) -> None:
         """There is nothing in this training to go on from."""
@@ -103,7 +104,7 @@ class Checkpoints:
     def read_result(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
         try:
-            content = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+            content = parsed((self.folder / "result.json").read_text(encoding="utf-8"))
             return dict(content["result"]) if content["fingerprint"] == self.fingerprint else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fuzzing.guarding import unfit
 from fuzzing.mutating import NUMBERS, TEXTS, damaged, odd_document, odd_json
 from fuzzing.worker import Input
@@ -27,7 +29,7 @@ class Finding(Exception):
 
 
 def small(cell: str) -> Input:
-    """A committed record of a real run with a few of its scores, clips and resamples; `validate` finds nothing in it."""
+    """A committed record with a few of its scores, clips and resamples; `validate` finds nothing in it."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -117,10 +119,8 @@ class Records:
             document[place] = odd_document(document[place], rng) if document[place] else [{"metric": "x", "source": 1}]
             for other in CELLS if place == "protocol" else (cell,):
                 theirs = json.loads(made[f"{other}.json"]) | {place: document[place]}
-                try:
+                with contextlib.suppress(ValueError, UnicodeEncodeError):
                     theirs["protocol_hash"] = config_hash(theirs["protocol"])
-                except (ValueError, UnicodeEncodeError):
-                    pass
                 made[f"{other}.json"] = json.dumps(theirs).encode()
         return {f"records/{name}": content for name, content in made.items()}
 
@@ -214,7 +214,8 @@ class Tables:
             document["metrics"][f"{name}@{name}"] = dict(score)
         elif what == 7:
             document["claims"] = [{
-                "metric": "fid", "better_than": rng.choice((text or "x", "base", ["base", text or "x"])), "source": text,
+                "metric": "fid", "source": text,
+                "better_than": rng.choice((text or "x", "base", ["base", text or "x"])),
                 "margin": number if abs(number) < 1e300 else 0.0,
             }]  # fmt: skip
         else:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fuzzing.guarding import Guard, bounded
-
 from halign_bench import registry
 
 Input = dict[str, bytes]  # file name below the case's folder -> content

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
 from halign_bench.track import Unscorable
 
 MISSING: Any = object()
@@ -85,7 +86,7 @@ class Cache:
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
             if (path := self._path(key, "json")).is_file():
-                document = json.loads(path.read_text(encoding="utf-8"))
+                document = parsed(path.read_text(encoding="utf-8"))
                 return Unscorable(document["reason"]) if "reason" in document else document["value"]
         return MISSING
 
