@@ -40,6 +40,7 @@ from fuzzing.guarding import Outcome
 from fuzzing.worker import NAMES, serve
 
 START = 300.0  # seconds that a worker has to make its seeds
+MEMORY = Path("/dev/shm")  # cases are many small files, some written with fsync
 
 
 @dataclass
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.targets if name not in NAMES]:
         parser.error(f"unknown target {unknown[0]}; there are {', '.join(NAMES)}")
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=MEMORY if MEMORY.is_dir() else None) as scratch:
         worker = Worker(Path(scratch), given.clips.absolute() if given.clips else None, given.seed)
         try:
             if given.replay is not None:
