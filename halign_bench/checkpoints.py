@@ -59,15 +59,14 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
-        import pickle
-
-        import torch
+        from halign_bench.extractors.checkpoint import opened
 
         try:
-            saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            saved = opened((self.folder / "checkpoint.pt").read_bytes())
+        except Exception:  # absent or damaged, of which torch has many
             return None
-        return dict(saved) if saved.get("fingerprint") == self.fingerprint else None
+        is_ours = isinstance(saved, dict) and saved.get("fingerprint") == self.fingerprint
+        return dict(saved) if is_ours else None
 
     @staticmethod
     def restore(saved: dict[str, Any], module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
