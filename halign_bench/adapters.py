@@ -5,7 +5,6 @@ The policy is the base with adapters on, the reference the same base with them o
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from halign_bench.atomic import atomic_path
 from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
@@ -220,13 +220,14 @@ def save_adapters(
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in names:
         (partial / name).mkdir(parents=True)
         if name in inserts(module):
             weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
-            save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
+            with atomic_path(partial / name / INSERT_WEIGHTS) as file:
+                save_file(weights, str(file), metadata={"format": "pt"})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -237,7 +238,8 @@ def save_adapters(
         state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
         state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
-        save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
+        with atomic_path(partial / name / WEIGHTS) as file:
+            save_file(state, str(file), metadata=metadata)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -92,7 +92,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""
-        tops = (".run.json.*", ".leaderboard.*", "records/.*", "preferences/*/.*")
+        tops = (".run.json*", ".leaderboard.*", "records/.*", "preferences/*/.*")
         for pattern in (*tops, *(f"cells/*-s*-*/{made}" for made in ("eval/.nfe*", "train/*/.*"))):
             for path in self.path.glob(f"{pattern}.tmp"):
                 path.unlink(missing_ok=True)

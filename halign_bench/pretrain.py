@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from halign_bench import registry
-from halign_bench.atomic import atomic_path
+from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import BANDS, AudioEncoder
 from halign_bench.backbone import native_precision
@@ -364,7 +364,7 @@ def main(
     wanted = json.dumps(asdict(recipe), indent=2)
     if stated.exists() and stated.read_text() != wanted:
         raise RequestError(f"{work} holds work of another recipe ({stated}); choose another --out, or remove it")
-    stated.write_text(wanted)
+    atomic_write(stated, wanted)
     codec = train_codec(recipe, work, workers, report)
     if stage == "codec":
         return work / "codec.safetensors"
@@ -377,5 +377,5 @@ def main(
     backbone = train_base(recipe, codec, encoder, corpus, work, report)
     backbone.save(out)
     card = {"recipe": asdict(recipe), "base_sha256": type(backbone).load(out).base_sha256, "torch": torch.__version__}
-    (out / "base.json").write_text(json.dumps(card, indent=2) + "\n")
+    atomic_write(out / "base.json", json.dumps(card, indent=2) + "\n")
     return out

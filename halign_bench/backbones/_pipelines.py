@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.documents import parsed
 from halign_bench.errors import RequestError, first_line
+from halign_bench.machine import out_of_memory
 from halign_bench.pretrained import load_whole, quiet
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str
         with quiet():
             pipeline = cls.from_pretrained(folder, **networks)
     except Exception as problem:  # tokenizers, schedulers, and what has no weights at all
+        if out_of_memory(problem):
+            raise
         raise RequestError(f"--model {folder}: cannot be read as a {name} ({first_line(problem)})") from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
