@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.atomic import atomic_path
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
 
@@ -265,15 +266,13 @@ def load_adapters(
 
 
 def _load_lora(module: torch.nn.Module, file: Path) -> None:
-    import json
-
     import torch
     from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
     try:
         with safe_open(str(file), framework="pt") as stored:
-            config = json.loads(stored.metadata()["lora_adapter_metadata"])
+            config = parsed(stored.metadata()["lora_adapter_metadata"])
             component = next(key.removesuffix("r") for key in config if key == "r" or key.endswith(".r"))
             config = {key.removeprefix(component): value for key, value in config.items()}
             state = {key.removeprefix(component): stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118

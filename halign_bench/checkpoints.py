@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +59,14 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
-        import pickle
-
-        import torch
+        from halign_bench.extractors.checkpoint import opened
 
         try:
-            saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            saved = opened((self.folder / "checkpoint.pt").read_bytes())
+        except Exception:  # absent or damaged, of which torch has many
             return None
-        return dict(saved) if saved.get("fingerprint") == self.fingerprint else None
+        is_ours = isinstance(saved, dict) and saved.get("fingerprint") == self.fingerprint
+        return dict(saved) if is_ours else None
 
     @staticmethod
     def restore(saved: dict[str, Any], module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -90,7 +90,7 @@ class Checkpoints:
         """Lines of the steps that need not be done again."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        return [parsed(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
 
     def discard(self) -> None:
         """There is nothing in this training to go on from."""
@@ -103,7 +103,7 @@ class Checkpoints:
     def read_result(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
         try:
-            content = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+            content = parsed((self.folder / "result.json").read_text(encoding="utf-8"))
             return dict(content["result"]) if content["fingerprint"] == self.fingerprint else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

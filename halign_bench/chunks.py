@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path
+from halign_bench.documents import parsed
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
         return None
     if not intact:
         return None
-    ids, identities = json.loads(names)
+    ids, identities = parsed(names)
     return {"tensors": tensors, "ids": ids, "identities": identities}
 
 

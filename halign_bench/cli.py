@@ -408,7 +408,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HalignError as error:
         return _complain(str(error), error.exit_code)
     except UsageError as error:
-        return _complain(_usage_sentence(error), 2)
+        return _complain(one_line(_usage_sentence(error)), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
@@ -418,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (sentence := _machine_sentence(problem)) is None:
             raise
     # Outside of the handler: what the failed work held is free by now.
-    return _complain(sentence, 2)
+    return _complain(one_line(sentence), 2)
 
 
 def _machine_sentence(problem: Exception) -> str | None:
@@ -434,7 +434,7 @@ def _machine_sentence(problem: Exception) -> str | None:
 
 
 def _complain(sentence: str, code: int) -> int:
-    print(f"halign-bench: {one_line(sentence)}", file=sys.stderr)
+    print(f"halign-bench: {sentence}", file=sys.stderr)
     return code
 
 

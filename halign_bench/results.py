@@ -11,6 +11,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,8 @@ from pydantic import (
 )
 
 from halign_bench.atomic import atomic_path, atomic_write
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
+from halign_bench.printing import printable
 from halign_bench.track import Refusal
 
 SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
@@ -46,6 +48,9 @@ Status = Literal["done", "diverged", "failed", "timeout"]
 
 
 COMPANIONS = frozenset({"clips", "bootstrap"})  # kinds of files beside a record that its scores are compared by
+OPTIONAL = frozenset({"value", "reason"})  # columns of these files in which a row may have nothing
+MAX_ROWS = 5_000_000  # of one of these files
+MAX_REPLICATES = 100_000
 SPEED = "seconds_per_second"  # measured once a record, by chunks of clips, not clip by clip
 
 
@@ -136,7 +141,7 @@ class Training(_Part):
 class Bootstrap(_Part):
     """Which resamples the replicates belong to; scores pair only where all of it is equal."""
 
-    replicates: Annotated[int, Field(ge=1)]
+    replicates: Annotated[int, Field(ge=1, le=MAX_REPLICATES)]
     seed: int
     clips: Count
     identities: Count
@@ -355,6 +360,9 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 
 # Reading
 
+# What pydantic's own parser lets pass in free-form parts: NaN, numbers that are too large, escaped control characters.
+_SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|\\[^"\\]')
+
 
 def read_record(path: Path) -> Record:
     """Raises `RequestError` naming the file and what is wrong with it."""
@@ -372,11 +380,31 @@ def read_record(path: Path) -> Record:
 
 def _parsed(data: bytes) -> Record:
     """By pydantic's own parser, which is twice as fast. Where that finds anything, and where there may be a NaN, which
-    it lets pass in free-form parts, the strict one has the word: raises ValueError with its reason."""
-    if b"NaN" not in data and b"Infinity" not in data:
+    it lets pass in free-form parts, or a control character, the strict one has the word: raises ValueError with its
+    reason."""
+    text = data.decode("utf-8")
+    if text.replace("\n", "").isprintable() and not _SPECIAL.search(text):
         with contextlib.suppress(ValidationError):
-            return Record.model_validate_json(data)
-    return Record.model_validate(json.loads(data.decode("utf-8"), parse_constant=refuse_constant))
+            return Record.model_validate_json(text)
+    document = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
+    return Record.model_validate(_printable(document))
+
+
+def _finite(text: str) -> float:
+    """For `json.loads(parse_float=…)`: 1e999 is JSON, and no number that can be written again."""
+    number = float(text)
+    return number if abs(number) < float("inf") else refuse_constant(text)
+
+
+def _printable(value: Any) -> Any:
+    """The same with the control characters of all texts escaped: they come into tables, pages and terminals."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(inner) for inner in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(inner) for key, inner in value.items()}
+    return value
 
 
 def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
@@ -392,7 +420,8 @@ def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
             try:
                 records.append(_shared(read_record(file), shared))
             except RequestError as error:
-                refused.append(Refusal(str(file), str(error).removeprefix(f"{file}: ")))
+                name = printable(str(file))
+                refused.append(Refusal(name, str(error).removeprefix(f"{name}: ")))
     return records, refused
 
 
@@ -480,18 +509,41 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     if kind not in record.files or record.source is None:
         raise RequestError(f"{record.source or record.name}: has no {kind} file beside it")
     path = record.source.parent / record.files[kind]
-    import numpy as np
+    if path.name != record.files[kind]:
+        raise RequestError(f"{record.source}: files.{kind} is {path}, and must be a file in the same folder")
+    import pyarrow as pa
+
+    try:
+        columns = parquet_columns(path, names)
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        problem = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is missing"
+        raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
+    if not all(value is None or abs(value) < float("inf") for value in columns[list(names).index("value")]):
+        raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
+    return columns
+
+
+def parquet_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
+    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where a
+    column does not hold what it should: texts, whole numbers of replicates, numbers; null only in `OPTIONAL`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path, columns=list(names))
-        values = table.column("value")
-        known = np.isfinite(values.to_numpy().astype(float)).sum()  # null is NaN there
-        columns = [table.column(name).to_pylist() for name in names]
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        problem = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
-        raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
-    if known + values.null_count != len(values):
-        raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError("it is no file")
+    kinds = {"value": pa.types.is_floating, "replicate": pa.types.is_integer}
+    with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows > MAX_ROWS:  # a few bytes can stand for any number of them
+            raise ValueError(f"it has {file.metadata.num_rows} rows, more than {MAX_ROWS}")
+        table = file.read(columns=list(names))
+    columns = []
+    for name in names:
+        column = table.column(name)
+        is_kind = kinds.get(name, lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        nothing = name in OPTIONAL and pa.types.is_null(column.type)
+        if not (is_kind(column.type) or nothing):
+            raise ValueError(f"its column {name} is of {column.type}")
+        if column.null_count and name not in OPTIONAL:
+            raise ValueError(f"its column {name} has an empty place")
+        columns.append(column.to_pylist())
     return columns

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 
 HELP = "docs/preferences.md has the format, and how exports of labelling tools become it"
 BOM = b"\xef\xbb\xbf"
@@ -107,7 +107,7 @@ def _parquet_rows(path: Path, content: bytes) -> Iterator[tuple[int, Any | Fault
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{path}: is no parquet file that can be read ({str(error).splitlines()[0]})") from None
+        raise RequestError(f"{path}: is no parquet file that can be read ({first_line(error)})") from None
     return ((number, _nested(row)) for number, row in enumerate(table.to_pylist(), 1))
 
 

@@ -90,14 +90,14 @@ def refuse(path: Path, problems: list[Problem]) -> NoReturn:
     for problem in sorted(problems, key=lambda problem: problem.line):
         lines.setdefault((problem.field, problem.text), []).append(problem.line)
     told = [
-        _printable(f"{unit_of(path)}{_listed(numbers)}, {field[:60]}: {text}")
+        f"{unit_of(path)}{_listed(numbers)}, {field[:60]}: {text}"
         for (field, text), numbers in lines.items()
     ]
     if len(told) == 1:
         raise RequestError(f"{path}, {told[0]} (nothing of the file was used)")
     if len(told) > SHOWN:
         told[SHOWN:] = [f"and {len(told) - SHOWN} more"]
-    raise RequestError("\n  ".join([f"{path}: {len(problems)} problems, and nothing of the file was used", *told]))
+    raise RequestError(f"{path}: {len(problems)} problems, and nothing of the file was used", *told)
 
 
 def _listed(lines: list[int], most: int = 5) -> str:
@@ -190,10 +190,6 @@ def _in_words(model: type[Line], found: Any) -> tuple[str, str]:
         return field, "is empty; name something, or leave the field out"
     message = found["msg"]
     return field, f"{_shown(given)} cannot be used; {message[:1].lower()}{message[1:]}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: Any) -> str:

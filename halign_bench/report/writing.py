@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from halign_bench.atomic import atomic_write
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError, RunLocked
 
 SCHEMA = "halign-bench/report/1"
@@ -101,7 +102,7 @@ def _check(out: Path) -> None:
 
 def _listed(out: Path) -> list[str]:
     try:
-        document = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        document = parsed((out / MANIFEST).read_text(encoding="utf-8"))
         names = document["files"] if document["schema"] == SCHEMA else None
     except OSError as problem:
         raise RequestError(f"{out / MANIFEST}: cannot be read ({problem.strerror or problem})") from None
