@@ -39,6 +39,12 @@ class Interrupted(HalignError):
     exit_code = 130
 
 
+class LaunchBroken(Interrupted):
+    """Of the processes that were launched together one is gone; what is done is kept and `run` again continues."""
+
+    exit_code = 1
+
+
 def first_line(problem: Exception) -> str:
     """What fits into a sentence of what a library says."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0].strip()[:200]
