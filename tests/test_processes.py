@@ -1,0 +1,118 @@
+"""Several processes of one launch train together, and the run is the one that a single process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import TESTS, Runs, started
+
+from halign_bench.results import read_record
+
+METHODS = "diffusion-dpo,tpo,tmm,flow-grpo,weighs"
+OPTIONS = ("--methods", METHODS, "--set", "flow-grpo.prompts=4")
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+TINY = ("--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with started(tmp_path_factory.mktemp("processes")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def alone(runs: Runs) -> Path:
+    code, _, said = runs(runs.folder / "alone", *OPTIONS)
+    assert code == 0, said
+    return runs.folder / "alone"
+
+
+def both(runs: Runs, out: Path, *options: str, **environment: str) -> list[tuple[int, str, str]]:
+    return [runs.finish(process) for process in runs.together(out, *options, **environment)]
+
+
+def launch(*arguments: str, launcher: tuple[str, ...] = ("--multi_gpu",), **environment: str) -> subprocess.Popen:
+    """`accelerate launch`; without a GPU its --multi_gpu starts processes on the CPU."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launcher, "--num_processes", "2"]
+    port = ("--main_process_port", "0")
+    return subprocess.Popen(
+        [*command, *port, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, start_new_session=True,
+    )  # fmt: skip
+
+
+def losses(out: Path) -> dict[str, list[float]]:
+    return {
+        file.parent.name: [json.loads(line)["loss"] for line in file.read_text().splitlines()]
+        for file in sorted(out.glob("cells/*/train/*/train.jsonl"))
+    }
+
+
+def same_curves(first: Path, second: Path, most: float = 1e-4) -> None:
+    one, two = losses(first), losses(second)
+    assert one and {name: len(curve) for name, curve in one.items()} == {n: len(curve) for n, curve in two.items()}
+    for name, curve in one.items():
+        assert curve == pytest.approx(two[name], abs=most), name
+
+
+def scores(out: Path) -> dict[str, dict[str, Any]]:
+    return {
+        file.stem: {key: score for key, score in read_record(file).metrics.items() if "seconds_per_second" not in key}
+        for file in sorted(out.glob("records/*.json"))
+    }
+
+
+def same_records(first: Path, second: Path) -> None:
+    """All but times, the machine, and float noise in what is measured."""
+    one, two = scores(first), scores(second)
+    assert one.keys() == two.keys()
+    for name, of_cell in one.items():
+        assert of_cell.keys() == two[name].keys()
+        for key, score in of_cell.items():
+            value, other = score.value, two[name][key].value
+            assert (value is None) == (other is None), (name, key)
+            if value is not None:
+                assert value == pytest.approx(other, rel=1e-3, abs=1e-5), (name, key)
+    for file in first.glob("records/*.json"):
+        records = read_record(file), read_record(second / "records" / file.name)
+        hashes = {(record.protocol_hash, record.cell_hash, record.status) for record in records}
+        counts = {tuple(record.training.model_dump(exclude={"peak_memory_bytes"}).values()) for record in records
+                  if record.training is not None}  # fmt: skip
+        assert len(hashes) == 1 and len(counts) == 1, file.name
+
+
+def test_accelerate_launch_gives_the_run_of_one_process(runs: Runs, alone: Path) -> None:
+    out = runs.folder / "two"
+    command = [str(TESTS / "run_tiny.py"), "run", *TINY, *OPTIONS, "--out", str(out)]
+    table, said = (process := launch(*command, HALIGN_CACHE=str(runs.folder / "cache2"))).communicate(timeout=300)
+    assert process.returncode == 0, said
+    same_curves(alone, out)
+    same_records(alone, out)
+    assert table.count("Claims of the papers") == 1 and said.count("sft seed 0: train: done") == 1
+    hardware = read_record(out / "records" / "sft-s0.json").environment.hardware
+    assert (hardware["processes"], hardware["weights_divided"]) == (2, False)
+    files = sorted(path.name for path in (runs.folder / "cache2").glob("preferences/*/*"))
+    assert files == ["00000.safetensors"]  # made once, by whoever's turn it was
+
+
+def test_divided_weights_give_the_run_of_one_process(runs: Runs, alone: Path) -> None:
+    out = runs.folder / "divided"
+    (code, table, said), (other, nothing, silence) = both(runs, out, *OPTIONS, HALIGN_CACHE=str(out) + "-cache", **FSDP)
+    assert (code, other) == (0, 0), said + silence
+    assert "Claims of the papers" in table and nothing == "" and silence == ""
+    same_curves(alone, out)
+    same_records(alone, out)
+    (log,) = out.glob("cells/weighs*/train/*/train.jsonl")
+    assert [json.loads(line)["held"] for line in log.read_text().splitlines()] == pytest.approx([0.5] * 4)
+    # What was saved is whole: one process goes on from it, and finds nothing to do.
+    code, table, said = runs(out, *OPTIONS)
+    assert code == 0 and "6 of 7" not in said and "7 of 7 cells are done already" in said
