@@ -87,15 +87,18 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
 
     Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
-    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, and those
-    of half precision, whose rounding would swallow it.
+    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, those of
+    half precision, whose rounding would swallow it, and those that are divided among processes.
     """
     import torch
     from peft.tuners.lora import Linear
 
     loras = [name for name in names if name in _loras(module)]
     layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
-    fit = all(isinstance(layer, Linear) and layer.weight.dtype == torch.float32 for layer in layers)
+    fit = all(
+        isinstance(layer, Linear) and layer.weight.dtype == torch.float32 and not hasattr(layer.weight, "to_local")
+        for layer in layers
+    )
     if not (layers and fit):
         with active_adapters(module, names):
             yield

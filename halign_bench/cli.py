@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from halign_bench import __version__, registry
+from halign_bench import __version__, processes, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
 from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
@@ -152,18 +152,23 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Train and evaluate methods under one protocol, and rank them where the data support it."""
-    seed_list = parse_seeds(seeds)
-    nfe_list = parse_nfe(nfe) if nfe is not None else None
-    # Names first: they answer without importing torch.
-    for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
-        registry.check("method", name)
-    registry.check("track", track)
-    registry.check("backbone", backbone)
-    choice = ModelChoice.of(model, audio_encoder, frames, size)
-    if data is not None and not data.is_dir():
-        raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
-    if preferences is not None and not preferences.is_file():
-        raise RequestError(f"--preferences {preferences}: {'not a file' if preferences.exists() else 'no such file'}")
+    launch = processes.join(device)
+    if processes.overlooked():
+        print("halign-bench: one process, as accelerate's --cpu starts no more; see docs/scale.md", file=sys.stderr)
+    with launch.settled():
+        seed_list = parse_seeds(seeds)
+        nfe_list = parse_nfe(nfe) if nfe is not None else None
+        # Names first: they answer without importing torch.
+        for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
+            registry.check("method", name)
+        registry.check("track", track)
+        registry.check("backbone", backbone)
+        choice = ModelChoice.of(model, audio_encoder, frames, size)
+        if data is not None and not data.is_dir():
+            raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+        if preferences is not None and not preferences.is_file():
+            what = "not a file" if preferences.exists() else "no such file"
+            raise RequestError(f"--preferences {preferences}: {what}")
 
     from halign_bench.plan import RunRequest
     from halign_bench.runner import run as run_benchmark
@@ -174,7 +179,9 @@ def run(
         preferences=preferences, device=device, json=as_json,
         where=Where(executor, ray_address, task_cpus, task_gpus),
     )  # fmt: skip
-    return run_benchmark(request)
+    code = run_benchmark(request)
+    launch.leave()
+    return code
 
 
 @app.command(
@@ -434,6 +441,8 @@ def _machine_sentence(problem: Exception) -> str | None:
 
 
 def _complain(sentence: str, code: int) -> int:
+    if not processes.speaks():  # and ends as if well: a launcher ends the others with the first that does not
+        return 0
     print(f"halign-bench: {sentence}", file=sys.stderr)
     return code
 

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import RequestError
 from halign_bench.loading import annotator_of
+from halign_bench.processes import here
 from halign_bench.sampling import Progress, initial_noise, sample
 
 if TYPE_CHECKING:
@@ -281,19 +282,29 @@ def collect_candidates(
     for index in range(len(chunks)):
         if (chunk := read_chunk(folder / f"{index:05d}.safetensors", key)) is not None:
             found[index] = chunk
-    total = count * spec.candidates
-    done = sum(len(chunks[index]) * spec.candidates for index in found)
-    if progress is not None:
-        progress(done, total)
-    for index, prompts in enumerate(chunks):
-        if index in found:
-            continue
-        clips = [track.clip("prompts", prompt) for prompt in prompts]
-        found[index] = _sample_chunk(backbone, annotator, spec, clips)
-        write_chunk(folder / f"{index:05d}.safetensors", key, found[index])
-        done += len(prompts) * spec.candidates
+    processes, total = here(), count * spec.candidates
+    missing = processes.from_main(lambda: [index for index in range(len(chunks)) if index not in found])
+    done = total - sum(len(chunks[index]) * spec.candidates for index in missing)
+    with processes.settled():
         if progress is not None:
             progress(done, total)
+        for together in processes.rounds(missing):
+            number, own = processes.share(together)
+            if number is not None:
+                clips = [track.clip("prompts", prompt) for prompt in chunks[number]]
+                chunk = _sample_chunk(backbone, annotator, spec, clips)
+                if own:
+                    write_chunk(folder / f"{number:05d}.safetensors", key, chunk)
+                    found[number] = chunk
+            done += sum(len(chunks[index]) * spec.candidates for index in together)
+            with processes.settled():  # where one of them is stopped, all stop
+                if progress is not None:
+                    progress(done, total)
+    for index in range(len(chunks)):
+        if index not in found:  # another process made it
+            if (chunk := read_chunk(folder / f"{index:05d}.safetensors", key)) is None:
+                raise RequestError(f"{folder}: the processes of this launch do not see each other's files there")
+            found[index] = chunk
     data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
     if (known := annotator) is not None:
         data.annotate = lambda prompt, videos: _scores(known, videos, [track.clip("prompts", prompt)] * len(videos))

@@ -18,6 +18,7 @@ from tiny import TinyBackbone, TinyTrack
 from halign_bench import protocol, signs
 from halign_bench.batch import error
 from halign_bench.method import AlignmentMethod, LossOutput, Stage
+from halign_bench.processes import here
 from halign_bench.registry import register
 from halign_bench.track import Clip, Unscorable
 
@@ -123,6 +124,51 @@ class ByHeart(Trains):
 
     def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
         return LossOutput(denoising_error(policy, batch, backbone), {"implicit_accuracy": batch.t * 0 + 1})
+
+
+class InProcessOne(Trains):
+    """Something goes wrong in the second process of a launch alone, at the second step."""
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        self.steps = getattr(self, "steps", 0) + 1
+        loss = denoising_error(policy, batch, backbone)
+        return self.wrong(loss) if here().rank == 1 and self.steps == 2 else LossOutput(loss)
+
+    def wrong(self, loss: Any) -> LossOutput:
+        raise NotImplementedError
+
+
+@register
+class Stumbles(InProcessOne):
+    """Raises there."""
+
+    name = "stumbles"
+
+    def wrong(self, loss: Any) -> LossOutput:
+        raise ZeroDivisionError("a bug in the method")
+
+
+@register
+class Bursts(InProcessOne):
+    """Leaves the finite numbers there."""
+
+    name = "bursts"
+
+    def wrong(self, loss: Any) -> LossOutput:
+        return LossOutput(loss * float("nan"))
+
+
+@register
+class Weighs(Trains):
+    """Logs which share of the base's weights the processes hold, on the average."""
+
+    name = "weighs"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        loss = denoising_error(policy, batch, backbone)
+        base = [p for name, p in backbone.denoiser.named_parameters() if "lora" not in name]
+        held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in base) / sum(p.numel() for p in base)
+        return LossOutput(loss, {"held": batch.t * 0 + held})
 
 
 def watch_for_kill() -> None:
