@@ -62,26 +62,20 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     layers, loras = _tuner_layers(module), [name for name in names if name in _loras(module)]
     # Layers may differ: an adapter need not target every layer that another one does.
     before = [(list(layer.active_adapters), bool(layer.disable_adapters)) for layer in layers]
-    trains = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
 
     def switch(layer: Any, active: list[str], disabled: bool) -> None:
-        layer.set_adapter(active)
-        layer.enable_adapters(not disabled)
-
-    def restore_trains() -> None:
-        for parameter, flag in trains:  # peft ties requires_grad to being active; here it is the trainer's alone
-            parameter.requires_grad_(flag)
+        # What peft's set_adapter and enable_adapters set, which also say which parameters train: that is the trainer's
+        # alone, and to go through all parameters twice a step would cost more than the switches.
+        layer._active_adapter, layer._disable_adapters = active, disabled
 
     try:
-        for layer, (_, _disabled) in zip(layers, before, strict=True):
+        for layer in layers:
             switch(layer, loras, not loras)
-        restore_trains()
         with active_inserts(module, [name for name in names if name in inserts(module)]):
             yield
     finally:
         for layer, (active, disabled) in zip(layers, before, strict=True):
             switch(layer, active, disabled)
-        restore_trains()
 
 
 @contextmanager
@@ -144,6 +138,8 @@ def attach_lora(
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
+    from halign_bench.lora import adopt
+
     if name in attached(module):
         raise ValueError(f"an adapter {name} is attached already")
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=list(targets), init_lora_weights=True)
@@ -156,6 +152,7 @@ def attach_lora(
             inject_adapter_in_model(config, module, name)
         except ValueError as problem:
             raise RequestError(f"the backbone has no layers named like {', '.join(targets)}: {problem}") from problem
+    adopt(module)
     module.peft_config[name].exclude_modules = None  # type: ignore[union-attr, index]  # no property of the LoRA
     module.requires_grad_(False)
     parameters = adapter_parameters(module, name)

@@ -21,7 +21,7 @@ def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -38,7 +38,10 @@ def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
 
 
 def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
-    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
+    """The chunk, or None when it is absent, unreadable, of another key, or not what was written.
+
+    Its tensors are the file itself, mapped into memory; all of it is read here once, for its checksum.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -16,6 +16,7 @@ from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
+from halign_bench.parts import parts_of
 from halign_bench.processes import here
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
@@ -50,7 +51,7 @@ class TrainingSpec(BaseModel):
 
     samples: int = Field(ge=1, description="budget, over all stages of a method")
     batch_size: int = Field(default=16, ge=1, description="samples in an optimiser step; a pair is two")
-    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in; saves memory")
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in, at least")
     lr: float = Field(default=1e-4, gt=0)
     warmup: int = Field(default=10, ge=0, description="steps of each stage")
     weight_decay: float = Field(default=0.0, ge=0)
@@ -344,7 +345,8 @@ class _Training:
         alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
         # By place, not by name: methods start from the same weights, and stacked adapters from others.
         seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
-        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
+        some = {name: value[:1] for name, value in self.data.condition.items()}
+        attach(self.backbone, stage, some, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -371,11 +373,13 @@ class _Training:
         news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
         share = len(whole) // (self.processes.world * self.spec.accumulate)
+        smaller = parts_of(self.method, self.backbone, whole[:share])
+        parts, share = self.spec.accumulate * smaller, share // smaller
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
-        for part in range(self.spec.accumulate):
-            start = (self.processes.rank * self.spec.accumulate + part) * share
+        for part in range(parts):
+            start = (self.processes.rank * parts + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -389,9 +393,9 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            (output.per_sample.float().sum() / (share * self.spec.accumulate)).backward()
+            (output.per_sample.float().sum() / (share * parts)).backward()
             for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / parts
         if self.processes.world > 1:
             self.processes.settle()  # before anybody waits in a collective for one that has failed
             average_gradients(parameters, self.processes)
