@@ -278,7 +278,7 @@ class _Training:
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
                 if self.accelerator.is_main_process:
-                    log.write(json.dumps(entry) + "\n")
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
@@ -488,6 +488,15 @@ class _Training:
             remove_adapters(self.backbone.denoiser, self._own())
             return None
         return result.model_copy(update={"adapters_dir": self.adapters_dir})
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]
