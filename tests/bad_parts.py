@@ -54,7 +54,7 @@ class BadAnnotator(TinyAnnotator):
             return dict.fromkeys(found, float("nan"))
         if bad() == "annotator of infinity":
             return {"motion": float("inf"), "fidelity": float("-inf")}
-        if bad() == "annotator that sees no difference":
+        if bad() == "annotator without an eye":
             return dict.fromkeys(found, 0.25)
         return found
 
@@ -97,7 +97,7 @@ class BadBackbone(TinyBackbone):
         import torch
 
         found = super().predict(x_t, t, condition)
-        spoilt = bad() == "nan samples" and self.evaluates or bad() == "nan candidates" and not self.evaluates
+        spoilt = (bad() == "nan samples" and self.evaluates) or (bad() == "nan candidates" and not self.evaluates)
         if spoilt and not torch.is_grad_enabled():
             found[0] = float("nan")
         return found
