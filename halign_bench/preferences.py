@@ -369,8 +369,9 @@ def _sample_chunk(
         noise = initial_noise(backbone, [noise_name(clip.id, candidate) for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
         latents.append(made.float().cpu())
-        scores.append(np.zeros((len(clips), 0)) if annotator is None else
-                      _scores(annotator, backbone.decode(made), clips))
+        found = np.zeros((len(clips), 0)) if annotator is None else _scores(annotator, backbone.decode(made), clips)
+        found[~made.flatten(1).isfinite().all(1).cpu().numpy()] = np.nan  # of pictures made of no numbers
+        scores.append(found)
     tensors = {
         "latents": torch.stack(latents, dim=1),
         "real": backbone.encode_clips(clips).float().cpu(),

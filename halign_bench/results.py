@@ -34,12 +34,12 @@ from pydantic import (
 from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.errors import RequestError, first_line
 from halign_bench.printing import printable
-from halign_bench.track import Refusal
+from halign_bench.track import LARGEST, Refusal
 
 SCHEMA: Literal["halign-bench/record/2"] = "halign-bench/record/2"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Shared = Annotated[str, AfterValidator(sys.intern)]  # the same in most records: kept in memory once
 Word = Annotated[str, Field(min_length=1)]
@@ -361,7 +361,7 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 
     numbers = [name for name, (kind, _) in columns.items() if kind in ("double", "float")]
     for name in numbers:
-        if any(value is not None and not abs(value) < float("inf") for value in columns[name][1]):
+        if any(value is not None and not abs(value) <= LARGEST for value in columns[name][1]):
             raise ValueError(f"column {name} for {path.name} holds NaN or infinity; give None instead")
     arrays = {name: pa.array(values, type=pa.type_for_alias(kind)) for name, (kind, values) in columns.items()}
     with atomic_path(path) as temporary:
@@ -566,7 +566,7 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         problem = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is missing"
         raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
-    if not all(value is None or abs(value) < float("inf") for value in columns[list(names).index("value")]):
+    if not all(value is None or abs(value) <= LARGEST for value in columns[list(names).index("value")]):
         raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
     return columns
 

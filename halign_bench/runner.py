@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.errors import HalignError, Interrupted, LaunchBroken, RequestError, one_line
+from halign_bench.errors import Diverged, HalignError, Interrupted, LaunchBroken, RequestError, one_line
 from halign_bench.executors.choice import executor
 from halign_bench.executors.work import Task
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from halign_bench.evaluation import Evaluation
     from halign_bench.preferences import PreferenceSet
     from halign_bench.prefs.reading import PreferenceFile
+    from halign_bench.results import Status
     from halign_bench.training import TrainingResult
 
 TRACEBACK = "traceback.txt"  # in the cell's folder, for whoever wrote the method
@@ -330,8 +331,9 @@ class Run:
                 work.mkdir(parents=True, exist_ok=True)
                 (work / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
                 sentence += f" (traceback in {(work / TRACEBACK).relative_to(self.folder.path).as_posix()})"
-            write_record(path, make_record(self, cell, started, "failed", sentence, trained))
-            self.progress.say(f"{label}: failed: {sentence}")
+            status: Status = "diverged" if isinstance(problem, Diverged) else "failed"
+            write_record(path, make_record(self, cell, started, status, sentence, trained))
+            self.progress.say(f"{label}: {status}: {sentence}")
             return False
         if self.processes.main:
             self.evaluator.remove(work / "eval")

@@ -288,7 +288,8 @@ class _Training:
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
                 if self.processes.main:
-                    log.write(json.dumps(entry) + "\n")
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "
+")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
@@ -514,6 +515,15 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter], processes: Proce
     *means, shares = flat.split([*sizes, len(parameters)])
     for parameter, mean, share in zip(parameters, means, shares.tolist(), strict=True):
         parameter.grad = mean.view_as(parameter) if share > 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]

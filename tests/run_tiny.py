@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -202,6 +203,8 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     from halign_bench.cli import main
 
     os.environ.update(environment)
+    if "PARTS" in environment:  # a module with more of them
+        importlib.import_module(environment["PARTS"])
     tempfile.tempdir = None  # found out before the fork
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
