@@ -298,7 +298,7 @@ def collect_candidates(
                     file = folder / f"{number:05d}.safetensors"
                     write_chunk(file, key, chunk)
                     if (written := _stored(file, key)) is None:
-                        raise HalignError(f"{file} was written and does not read back the same; its disk may be failing")
+                        raise HalignError(f"{file} does not read back as it was written; its disk may be failing")
                     found[number] = written
             done += sum(len(chunks[index]) * spec.candidates for index in together)
             with processes.settled():  # where one of them is stopped, all stop

@@ -288,8 +288,7 @@ class _Training:
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
                 if self.processes.main:
-                    log.write(json.dumps(_finite(entry), allow_nan=False) + "
-")
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
