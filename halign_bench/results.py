@@ -46,7 +46,7 @@ Status = Literal["done", "diverged", "failed", "timeout"]
 
 
 COMPANIONS = frozenset({"clips", "bootstrap"})  # kinds of files beside a record that its scores are compared by
-SEAL = re.compile(rb'  "sha256": "([0-9a-f]{64})"\n}\n$')  # the end of a record as it is written
+SEAL = re.compile(rb'  "sha256": "([^"\n]{64})"\n}\n$')  # the end of a record as it is written
 SPEED = "seconds_per_second"  # measured once a record, by chunks of clips, not clip by clip
 
 
@@ -394,7 +394,7 @@ def _parsed(data: bytes) -> Record:
 def _check_sha256(data: bytes) -> None:
     """Raises ValueError where a file has the end that `write_record` gave it, and something else before that."""
     written = SEAL.search(data[-100:])
-    if written and hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() != written[1].decode():
+    if written and hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() .encode() != written[1]:
         raise ValueError("its content is not what was written, by the sha256 at its end; make it again (whoever "
                          "changed it on purpose takes that line out)")  # fmt: skip
 
