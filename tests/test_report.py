@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import run_tiny  # noqa: F401 (registers the tiny track and backbone)
-from records import IDS, cell
+from records import IDS, cell, edit
 from report_records import (
     EVIL,
     FRAMES,
@@ -332,7 +332,7 @@ def test_a_folder_for_a_track_that_makes_its_own_clips_is_refused(tmp_path, caps
     folder = tmp_path / "run"
     cell(folder, "base")
     path = folder / "base-s0.json"
-    path.write_text(path.read_text().replace('"track": "toy"', '"track": "puppet"'))
+    edit(path, '"track": "toy"', '"track": "puppet"')
     assert main(["report", str(folder), "--out", str(tmp_path / "out"), "--data", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.err == f"halign-bench: --data {tmp_path}: track puppet makes its own clips; leave --data out\n"
