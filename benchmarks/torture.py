@@ -37,7 +37,7 @@ from typing import IO, Any
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 START, END, ANY = "start", "end", "any time"
 PATIENCE = 3600.0  # seconds without an end: the command hangs
-TIMES = re.compile(r"(^|_)seconds|^timings$|^peak_memory_bytes$|^environment$|^cost$|^sha256s?$")
+TIMES = re.compile(r"(^|_)seconds|^timings$|^(started|finished)$|^peak_memory_bytes$|^environment$|^cost$|^sha256s?$")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.atomic import atomic_path
+from halign_bench.chunks import checksum
 from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks for
 INSERT_WEIGHTS = "insert.safetensors"
 INSERT_CONFIG = "insert.json"
+CHECKSUM = "sha256"  # of the tensors, among the metadata
 
 
 def _tuner_layers(module: torch.nn.Module) -> list[Any]:
@@ -227,7 +229,7 @@ def save_adapters(
         if name in inserts(module):
             weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
             with atomic_path(partial / name / INSERT_WEIGHTS) as file:
-                save_file(weights, str(file), metadata={"format": "pt"})
+                save_file(weights, str(file), metadata={"format": "pt", CHECKSUM: checksum(weights)})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -237,7 +239,8 @@ def save_adapters(
         }
         state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
         state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
+        about_it = json.dumps(config, default=str, sort_keys=True)
+        metadata = {"format": "pt", "lora_adapter_metadata": about_it, CHECKSUM: checksum(state, about_it)}
         with atomic_path(partial / name / WEIGHTS) as file:
             save_file(state, str(file), metadata=metadata)
     shutil.rmtree(folder, ignore_errors=True)
@@ -267,6 +270,12 @@ def load_adapters(
     return [file.parent.name for file in files]
 
 
+def _check(metadata: Mapping[str, str], weights: dict[str, torch.Tensor], about: str = "") -> None:
+    """Raises ValueError for weights that are not those that were written. Files of others have no checksum."""
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(weights, about):
+        raise ValueError("its content is not what was written")
+
+
 def _load_lora(module: torch.nn.Module, file: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
@@ -274,10 +283,13 @@ def _load_lora(module: torch.nn.Module, file: Path) -> None:
     name = file.parent.name
     try:
         with safe_open(str(file), framework="pt") as stored:
-            config = parsed(stored.metadata()["lora_adapter_metadata"])
+            about = stored.metadata()["lora_adapter_metadata"]
+            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            _check(stored.metadata(), weights, about)
+            config = parsed(about)
             component = next(key.removesuffix("r") for key in config if key == "r" or key.endswith(".r"))
             config = {key.removeprefix(component): value for key, value in config.items()}
-            state = {key.removeprefix(component): stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            state = {key.removeprefix(component): value for key, value in weights.items()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, StopIteration) as problem:
         raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
     attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
@@ -292,12 +304,13 @@ def _load_lora(module: torch.nn.Module, file: Path) -> None:
 
 def _load_insert(module: torch.nn.Module, file: Path, attach_named: Callable[[str], object]) -> None:
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
     try:
-        state = load_file(str(file))
+        with safe_open(str(file), framework="pt") as stored:
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            _check(stored.metadata() or {}, state)
     except (SafetensorError, OSError, ValueError) as problem:
         raise RequestError(f"{file}: not a readable file ({problem}); train the method again") from problem
     attach_named(name)

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def checksum(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+    """sha256 of names, shapes, types and content, and of a text that goes with them."""
+    import torch
+
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -152,7 +152,7 @@ class RunFolder:
 
     def record(self, cell: Cell, cell_hash: str) -> Record | None:
         """The record of this cell, done or failed; None when absent, damaged, or of other numbers."""
-        from halign_bench.results import read_record
+        from halign_bench.results import companions_intact, read_record
 
         path = self.record_path(cell)
         if not path.exists():
@@ -161,8 +161,7 @@ class RunFolder:
             record = read_record(path)
         except RequestError:
             return None
-        beside = [path.parent / record.files[kind] for kind in ("clips", "bootstrap") if kind in record.files]
-        return record if all(file.exists() for file in beside) and record.cell_hash == cell_hash else None
+        return record if record.cell_hash == cell_hash and companions_intact(record) else None
 
     def publish_cell(self, cell: Cell, work: Path) -> None:
         """What is kept of a cell that has ended; its record last, as that says that the rest is there."""

@@ -12,7 +12,8 @@ from halign_bench.errors import first_line
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 MEMORY = re.compile(  # torch on a processor and on a GPU, the dynamic linker, C++, threads that get no stack
     r"can(?:'|no)t allocate memory|not enough memory|out of memory|failed to allocate|failed to map segment|bad_alloc"
-    r"|can't start new thread|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED",
+    r"|can't start new thread|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
+    r"|could not create a (?:primitive|memory)(?! desc)",  # oneDNN
     re.IGNORECASE,
 )
 

@@ -32,6 +32,7 @@ from halign_bench.backbones._puppet import PuppetBackbone, lips_channels
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask, mouth_mask
+from halign_bench.sealing import intact, seal
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.tracks.puppet.clips import take
@@ -196,9 +197,12 @@ def _checkpoint(
     states = [optimiser.state_dict() for optimiser in optimisers]
     with atomic_path(file) as temporary:
         torch.save({"model": model.state_dict(), "optimisers": states, "step": step, **more}, temporary)
+        seal(temporary)
 
 
 def _restore(file: Path, model: torch.nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    if not intact(file):
+        raise RequestError(f"{file}: damaged, or of an older version; delete it to go on from the step before it")
     state: dict[str, Any] = torch.load(file, weights_only=True)
     model.load_state_dict(state["model"])
     for optimiser, stored in zip(optimisers, state["optimisers"], strict=True):

@@ -51,6 +51,7 @@ COMPANIONS = frozenset({"clips", "bootstrap"})  # kinds of files beside a record
 OPTIONAL = frozenset({"value", "reason"})  # columns of these files in which a row may have nothing
 MAX_ROWS = 5_000_000  # of one of these files
 MAX_REPLICATES = 100_000
+SEAL = re.compile(rb'  "sha256": "([0-9a-f]{64})"\n}\n$')  # the end of a record as it is written
 SPEED = "seconds_per_second"  # measured once a record, by chunks of clips, not clip by clip
 
 
@@ -236,6 +237,9 @@ class Record(_Part):
     started: str | None = None
     finished: str | None = None
 
+    sha256s: dict[str, str] = Field(default_factory=dict, description="of the files beside it, by their kind")
+    sha256: str | None = Field(default=None, description="of all that stands before it in the file, as it was written")
+
     _source: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -302,16 +306,22 @@ def write_record(
 
     Raises ValueError when the record holds NaN or infinity: such a score is None with a reason.
     """
-    files = dict(record.files)
+    files, sha256s = dict(record.files), dict(record.sha256s)
     if clips is not None:
         files["clips"] = f"{path.stem}.clips.parquet"
         _write_parquet(path.with_name(files["clips"]), _clip_columns(clips))
     if replicates is not None:
         files["bootstrap"] = f"{path.stem}.bootstrap.parquet"
         _write_parquet(path.with_name(files["bootstrap"]), _replicate_columns(replicates))
-    record.files = files
+    for kind in COMPANIONS & files.keys():
+        if (beside := path.with_name(files[kind])).is_file():
+            sha256s[kind] = hashlib.sha256(beside.read_bytes()).hexdigest()
+    record.files, record.sha256s, record.sha256 = files, sha256s, None
     document = Record.model_validate(record.model_dump(by_alias=True)).model_dump(mode="json", by_alias=True)
-    atomic_write(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    del document["sha256"]
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}") + ",\n"
+    record.sha256 = hashlib.sha256(text.encode()).hexdigest()
+    atomic_write(path, f'{text}  "sha256": "{record.sha256}"\n}}\n')
     record._source = path
 
 
@@ -367,7 +377,9 @@ _SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|\\[^"\\]')
 def read_record(path: Path) -> Record:
     """Raises `RequestError` naming the file and what is wrong with it."""
     try:
-        record = _parsed(path.read_bytes())
+        data = path.read_bytes()
+        record = _parsed(data)
+        _check_sha256(data)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValidationError as error:
@@ -405,6 +417,14 @@ def _printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {printable(key): _printable(inner) for key, inner in value.items()}
     return value
+
+
+def _check_sha256(data: bytes) -> None:
+    """Raises ValueError where a file has the end that `write_record` gave it, and something else before that."""
+    written = SEAL.search(data[-100:])
+    if written and hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() != written[1].decode():
+        raise ValueError("its content is not what was written, by the sha256 at its end; make it again (whoever "
+                         "changed it on purpose takes that line out)")  # fmt: skip
 
 
 def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
@@ -505,6 +525,19 @@ def read_replicates(record: Record) -> dict[str, list[float | None]]:
     return {metric: [value for _, value in sorted(rows, key=lambda row: row[0])] for metric, rows in values.items()}
 
 
+def companions_intact(record: Record) -> bool:
+    """Whether what a record names beside it is there, and what was written."""
+    assert record.source is not None
+    try:
+        for kind in COMPANIONS & record.files.keys():
+            digest = hashlib.sha256((record.source.parent / record.files[kind]).read_bytes()).hexdigest()
+            if record.sha256s.get(kind, digest) != digest:
+                return False
+    except OSError:
+        return False
+    return True
+
+
 def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[Any]]:
     if kind not in record.files or record.source is None:
         raise RequestError(f"{record.source or record.name}: has no {kind} file beside it")
@@ -514,7 +547,7 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     import pyarrow as pa
 
     try:
-        columns = parquet_columns(path, names)
+        columns = parquet_columns(path, names, record.sha256s.get(kind))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         problem = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is missing"
         raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
@@ -523,16 +556,20 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     return columns
 
 
-def parquet_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
-    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where a
-    column does not hold what it should: texts, whole numbers of replicates, numbers; null only in `OPTIONAL`."""
+def parquet_columns(path: Path, names: Sequence[str], sha256: str | None = None) -> list[list[Any]]:
+    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where the
+    file is not the one with this sha256, or a column does not hold what it should: texts, whole numbers of replicates,
+    numbers; null only in `OPTIONAL`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():  # a pipe would be waited for
         raise OSError("it is no file")
     kinds = {"value": pa.types.is_floating, "replicate": pa.types.is_integer}
-    with pq.ParquetFile(path) as file:
+    data = path.read_bytes()
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise ValueError("its content is not what was written")
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
         if file.metadata.num_rows > MAX_ROWS:  # a few bytes can stand for any number of them
             raise ValueError(f"it has {file.metadata.num_rows} rows, more than {MAX_ROWS}")
         table = file.read(columns=list(names))

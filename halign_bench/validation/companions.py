@@ -70,7 +70,7 @@ def _table(record: Record, kind: str, columns: Sequence[str], problems: list[Pro
         return iter(())
     path = record.source.parent / name
     try:
-        return iter(list(zip(*parquet_columns(path, columns), strict=True)))
+        return iter(list(zip(*parquet_columns(path, columns, record.sha256s.get(kind)), strict=True)))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         said = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is not there"
         problems.append((f"files.{kind}", f"{name} {said}"))
