@@ -85,20 +85,21 @@ class BadTrack(ScoredTrack):
 
 @register
 class BadBackbone(TinyBackbone):
-    """What it samples for evaluation is not finite; with "candidates" nor is what preferences are made of."""
+    """One of each batch of its samples is not finite: of the evaluation clips, or of candidates for preferences."""
 
     name = "tiny-bad-dit"
+    evaluates = False
 
     def condition(self, clips: Sequence[Clip]) -> Any:
-        self.evaluates = any("/eval/" in clip.id for clip in clips)
+        self.evaluates = any("/eval/" in clip.id for clip in clips)  # and not candidates of training prompts
         return super().condition(clips)
 
     def predict(self, x_t: Any, t: Any, condition: Any) -> Any:
         import torch
 
         found = super().predict(x_t, t, condition)
-        spoilt = (bad() == "nan samples" and self.evaluates) or (bad() == "nan candidates" and not self.evaluates)
-        if spoilt and not torch.is_grad_enabled():
+        spoilt = self.evaluates if bad() == "nan samples" else bad() == "nan candidates" and float(t[0]) > 0.95
+        if spoilt and not torch.is_grad_enabled():  # at the first step of sampling
             found[0] = float("nan")
         return found
 

@@ -28,8 +28,8 @@ from halign_bench.results import ClaimData, Sign, read_record
 
 NAMES = (
     "<script>alert(1)</script>", '"onmouseover="alert(1)', "javascript:alert(1)",
-    "</script><img src=x onerror=alert(1)>", "../../x", "{{7*7}}", "/etc/x", "\x1b[31mred", "a\nb", "\u202egnp.exe", "=1+1",
-    "[link=http://x]y[/link]",
+    "</script><img src=x onerror=alert(1)>", "../../x", "{{7*7}}", "/etc/x", "\x1b[31mred", "a\nb", "\u202egnp.exe",
+    "=1+1", "[link=http://x]y[/link]",
     "[x](javascript:alert(1))", "![x](http://x/y.png)", "%$#&_^~\\input{x}",
 )  # fmt: skip
 
