@@ -102,7 +102,8 @@ def _root(
   halign-bench run --methods diffusion-dpo --preferences labels.jsonl
   halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
       --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
-  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379"""
+  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379
+  accelerate launch --multi_gpu --num_processes 8 -m halign_bench run --methods tpo"""
 )
 def run(
     methods: Annotated[
@@ -410,18 +411,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except HalignError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(error, str(error), error.exit_code)
     except UsageError as error:
-        return _complain(_usage_sentence(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _complain(error, _usage_sentence(error), 2)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _complain(error, "interrupted", 130)
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
 
 
-def _complain(sentence: str, code: int) -> int:
-    if not processes.speaks():  # and ends as if well: a launcher ends the others with the first that does not
+def _complain(error: BaseException, sentence: str, code: int) -> int:
+    if not processes.speaks(error):  # and ends as if well: a launcher ends the others with the first that does not
         return 0
     print(f"halign-bench: {sentence}", file=sys.stderr)
     return code

@@ -131,6 +131,18 @@ def test_what_goes_wrong_in_one_process_is_a_record_as_ever_and_the_others_go_on
     assert "failed: process 1: ZeroDivisionError" in said and "diverged: stage bursts" in said
 
 
+def test_one_that_fails_while_the_others_wait_in_the_network_ends_the_run(runs: Runs) -> None:
+    out = runs.folder / "trips"
+    answers = both(runs, out, "--methods", "trips", ALONE="2", **FSDP)
+    assert [code for code, _, _ in answers] == [1, 1]
+    for _, _, said in answers:
+        assert "halign-bench: process 1 failed alone (ZeroDivisionError: a bug in the method); what is done" in said
+        assert f"is kept in {out}, and the same command goes on from there" in said
+    assert not list(out.glob("records/trips*"))
+    code, _, said = runs(out, "--methods", "trips")
+    assert code == 0 and "2 of 3 cells are done already" in said
+
+
 def test_a_run_goes_on_with_another_number_of_processes(runs: Runs, alone: Path) -> None:
     """Stopped by Ctrl-C within a training of two processes, finished by one; and begun by one, finished by two."""
     whole, out = runs.folder / "whole", runs.folder / "changing"
@@ -159,7 +171,7 @@ def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
     out = runs.folder / "refused"
     for options, environment, sentence in (
         (("--methods", "nonsense"), {}, "nonsense"),
-        (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU; leave"),
+        (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU;"),
         (("--methods", "sft"), {"ACCELERATE_USE_FSDP": "true"}, "add --fsdp_version 2"),
         (("--methods", "sft", "--executor", "ray"), {}, "--executor ray: hands out cells by itself; start it without"),
         (("--methods", "sft", "--nonsense"), {}, "No such option"),
