@@ -433,6 +433,7 @@ def test_the_same_records_give_the_same_files_and_others_replace_them(tmp_path):
     assert f'src="{after.name}/static/halign.js"' in (out / "index.html").read_text()
 
 
+@pytest.mark.fault("report: stopped while it is put in place", "the old one stays whole; the next one clears up")
 def test_a_report_that_is_killed_leaves_the_old_one_whole_and_is_cleared_by_the_next(tmp_path, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "report"
     cell(run, "base")

@@ -92,6 +92,10 @@ def test_what_a_record_must_explain():
         score(1.0, (2.0, 0.0))
 
 
+@pytest.mark.fault(
+    "records: a record is no JSON, lacks a field or has one too many",
+    "named with the reason; the others are read",
+)
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -169,6 +173,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.fault("records: killed while one is written", "what was there is there, and no half record")
 def test_a_killed_write_leaves_what_was_there_and_no_record(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from halign_bench.atomic import atomic_path\n"
