@@ -154,7 +154,8 @@ def run(
     """Train and evaluate methods under one protocol, and rank them where the data support it."""
     launch = processes.join(device)
     if processes.overlooked():
-        print("halign-bench: one process, as accelerate's --cpu starts no more; see docs/scale.md", file=sys.stderr)
+        more = "--multi_gpu starts more, without GPUs too (docs/scale.md)"
+        print(f"halign-bench: accelerate launch --cpu starts one process; {more}", file=sys.stderr)
     with launch.settled():
         seed_list = parse_seeds(seeds)
         nfe_list = parse_nfe(nfe) if nfe is not None else None
