@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from halign_bench import errors
-from halign_bench.errors import HalignError, LaunchBroken, RequestError, first_line
+from halign_bench.errors import HalignError, Interrupted, LaunchBroken, RequestError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +34,12 @@ def launched() -> bool:
     return all(number.isdigit() for number in numbers) and int(numbers[2]) > 1
 
 
-def speaks() -> bool:
+def speaks(problem: BaseException) -> bool:
     """Whether what went wrong is this process's to say: the first one's, unless it happened here alone."""
-    return not launched() or os.environ["RANK"] == "0" or (_here is not None and not _here.told)
+    if not launched() or os.environ["RANK"] == "0":
+        return True
+    stopped = isinstance(problem, (Interrupted, KeyboardInterrupt)) and not isinstance(problem, LaunchBroken)
+    return _here is not None and not _here.told and not stopped
 
 
 def overlooked() -> bool:
@@ -90,6 +93,7 @@ class Processes:
         key, before, self._met = str(self._round), str(self._round - 1), None
         try:
             if problem is not None:
+                self._look_for_the_end()
                 self.store.set(f"{key}/problem", self._described(problem))
             if self.main:
                 self.store.set(f"{key}/said", said)
@@ -122,9 +126,16 @@ class Processes:
         started = time.monotonic()
         while not self.store.check([key]):
             waited = time.monotonic() - started
+            if waited > 1:
+                self._look_for_the_end()
             if problem is not None and waited > ALONE:
-                raise LaunchBroken(f"process {self.rank} failed alone ({_sentence(problem)})") from problem
+                self.store.set("end", f"process {self.rank} failed alone ({_sentence(problem)})")
             time.sleep(min(0.05, 0.0002 + waited / 10))
+
+    def _look_for_the_end(self) -> None:
+        """Where one of them gave up waiting for the others, that is what went wrong, and not what came of it."""
+        if self.store.check(["end"]):
+            raise LaunchBroken(self.store.get("end").decode())
 
     def _described(self, problem: BaseException) -> str:
         number = problem.errno if isinstance(problem, OSError) else None
@@ -231,8 +242,8 @@ _here: Processes | None = None
 
 
 def here() -> Processes:
-    """This process; where a launch started it, it has joined the others, or does so now."""
-    return _here if _here is not None else join()
+    """This process among those that it has joined, else alone."""
+    return _here or Processes()
 
 
 def join(device: str = "auto") -> Processes:

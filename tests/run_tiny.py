@@ -17,7 +17,7 @@ from typing import Any
 
 from tiny import TinyBackbone, TinyTrack
 
-from halign_bench import protocol, signs
+from halign_bench import processes, protocol, signs
 from halign_bench.batch import error
 from halign_bench.method import AlignmentMethod, LossOutput, Stage
 from halign_bench.processes import here
@@ -151,6 +151,19 @@ class Stumbles(InProcessOne):
 
 
 @register
+class Trips(Trains):
+    """Raises there before it goes through the network, in which the others wait for it where weights are divided."""
+
+    name = "trips"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        self.steps = getattr(self, "steps", 0) + 1
+        if here().rank == 1 and self.steps == 2:
+            raise ZeroDivisionError("a bug in the method")
+        return LossOutput(denoising_error(policy, batch, backbone))
+
+
+@register
 class Bursts(InProcessOne):
     """Leaves the finite numbers there."""
 
@@ -237,6 +250,7 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     tempfile.tempdir = None  # found out before the fork
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    processes.ALONE = float(environment.get("ALONE", processes.ALONE))
     signs.WINDOW = int(environment.get("SIGN_WINDOW", signs.WINDOW))  # a tiny training has four steps
     watch_for_kill()
     limit()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 from runs import TESTS, Runs, started
 
 from halign_bench.results import read_record
@@ -131,15 +132,29 @@ def test_what_goes_wrong_in_one_process_is_a_record_as_ever_and_the_others_go_on
     assert "failed: process 1: ZeroDivisionError" in said and "diverged: stage bursts" in said
 
 
-def test_a_run_goes_on_with_another_number_of_processes(runs: Runs, alone: Path) -> None:
-    """Stopped by Ctrl-C within a training of two processes, finished by one; and begun by one, finished by two."""
+def test_one_that_fails_while_the_others_wait_in_the_network_ends_the_run(runs: Runs) -> None:
+    out = runs.folder / "trips"
+    answers = both(runs, out, "--methods", "trips", ALONE="2", **FSDP)
+    assert [code for code, _, _ in answers] == [1, 1]
+    for _, _, said in answers:
+        assert "halign-bench: process 1 failed alone (ZeroDivisionError: a bug in the method); what is done" in said
+        assert f"is kept in {out}, and the same command goes on from there" in said
+    assert not list(out.glob("records/trips*"))
+    code, _, said = runs(out, "--methods", "trips")
+    assert code == 0 and "2 of 3 cells are done already" in said
+
+
+def test_a_run_goes_on_with_another_number_of_processes(runs: Runs) -> None:
+    """Begun by one process, stopped by Ctrl-C within a training of two, finished by one."""
     whole, out = runs.folder / "whole", runs.folder / "changing"
     assert runs(whole, "--methods", "slow")[0] == 0
+    assert runs(out, "--methods", "sft")[0] == 0
     processes = runs.together(out, "--methods", "slow", SLOW="1")
     wait_for(out, "train.jsonl", lines=2, cell="slow")
     for process in processes:
         os.kill(process.pid, signal.SIGINT)  # as the launcher hands it on
     (code, _, said), (_, _, silence) = [runs.finish(process) for process in processes]
+    assert "2 of 3 cells are done already" in said
     assert code == 130 and f"what is done is kept in {out}, and the same command goes on from there" in said
     assert "interrupted" not in silence and list(out.glob("cells/slow*/train/*/checkpoint.pt"))
     code, _, said = runs(out, "--methods", "slow")
@@ -148,18 +163,12 @@ def test_a_run_goes_on_with_another_number_of_processes(runs: Runs, alone: Path)
     same_curves(whole, out)
     same_records(whole, out)
 
-    begun = runs.folder / "begun"
-    assert runs(begun, "--methods", "tpo")[0] == 0
-    assert [code for code, _, _ in both(runs, begun, *OPTIONS)] == [0, 0]
-    same_curves(alone, begun)
-    same_records(alone, begun)
-
 
 def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
     out = runs.folder / "refused"
     for options, environment, sentence in (
         (("--methods", "nonsense"), {}, "nonsense"),
-        (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU; leave"),
+        (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU;"),
         (("--methods", "sft"), {"ACCELERATE_USE_FSDP": "true"}, "add --fsdp_version 2"),
         (("--methods", "sft", "--executor", "ray"), {}, "--executor ray: hands out cells by itself; start it without"),
         (("--methods", "sft", "--nonsense"), {}, "No such option"),
@@ -174,7 +183,7 @@ def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
     assert not (out / "records").exists()
 
 
-@pytest.mark.parametrize("killed", (0, 1))
+@pytest.mark.parametrize("killed", (pytest.param(0, marks=pytest.mark.slow), 1))
 def test_a_killed_process_ends_the_launch_and_the_run_goes_on(runs: Runs, killed: int) -> None:
     out = runs.folder / f"killed{killed}"
     command = [str(TESTS / "run_tiny.py"), "run", *TINY, "--methods", "slow", "--out", str(out)]
@@ -189,6 +198,42 @@ def test_a_killed_process_ends_the_launch_and_the_run_goes_on(runs: Runs, killed
     assert not list(out.glob("records/slow*"))
     code, _, said = runs(out, "--methods", "slow")
     assert code == 0 and "2 of 3 cells are done already" in said, said
+
+
+@pytest.mark.slow
+def test_published_networks_can_be_divided(tmp_path: Path) -> None:
+    program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(TESTS / "divided_models.py")]
+    done = subprocess.run(
+        [sys.executable, *program, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1", **FSDP},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [model["model"] for model in found] == list(tiny_models.BACKBONE)
+    for model in found:
+        assert model["prediction"] < 1e-5 and model["gradient"] < 1e-4, model
+        assert model["held"] == pytest.approx(0.5, abs=0.02), model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", (("--multi_gpu",), ("--use_fsdp", "--fsdp_version", "2")), ids=("ddp", "fsdp"))
+def test_the_embedded_track_in_two_processes(tmp_path: Path, smoke: Path, launcher: tuple[str, ...]) -> None:
+    out, options = tmp_path / "run", ("--methods", "tpo", "--profile", "smoke")
+    command = ["-m", "halign_bench", "run", *options, "--out", str(out)]
+    _, said = (process := launch(*command, launcher=launcher, HALIGN_CACHE=str(tmp_path / "cache"))).communicate()
+    assert process.returncode == 0, said
+    same_curves(smoke, out)
+    same_records(smoke, out)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke")
+    command = ["-m", "halign_bench", "run", "--methods", "tpo", "--profile", "smoke", "--out", str(folder / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HALIGN_CACHE": str(folder / "cache")}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
 
 
 def wait_for(out: Path, name: str, lines: int, cell: str) -> None:
