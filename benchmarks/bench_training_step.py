@@ -11,8 +11,9 @@ Contestants compute the same loss and gradients of the same batches, which is ch
 - `common`  as scripts are commonly written: a deep copy as the reference, winners and losers in passes of their own,
             peft's own LoRA layers, clipping and AdamW. Its batches lie ready too
 
-Times are processor seconds of one thread, taken in turns in one process; a ratio is the median over turns. Memory is the largest resident size while
-training less what the process had before it built any network, each contestant in a process of its own.
+Times are processor seconds of one thread, taken in turns in one process; a ratio is the median over turns. Memory is
+the largest resident size while training less what the process had before it built any network, each contestant in a
+process of its own.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks fo
 INSERT_WEIGHTS = "insert.safetensors"
 INSERT_CONFIG = "insert.json"
 CHECKSUM = "sha256"  # of the tensors, among the metadata
+ACTIVE = "_halign_active"  # the denoiser's attribute
 
 
 def _tuner_layers(module: torch.nn.Module) -> list[Any]:
@@ -46,6 +47,11 @@ def _loras(module: torch.nn.Module) -> tuple[str, ...]:
     return tuple(getattr(module, "peft_config", None) or ())
 
 
+def active(module: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the adapters that the innermost `active_adapters` has on; none outside of any."""
+    return tuple(getattr(module, ACTIVE, ()))
+
+
 @contextmanager
 def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Within the context exactly `names` are active; none of them leaves the base, bit for bit.
@@ -53,8 +59,7 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     Nests, restores what was active before, and never changes which parameters train. Without any
     adapter attached and none asked for it does nothing. Raises ValueError for a name not attached.
 
-    With gradient checkpointing the forward pass is run again during `backward()`: that must happen
-    inside the same context (a reference forward under `no_grad` within it may open and close its own).
+    With gradient checkpointing blocks are run again during `backward()`: `halign_bench.recompute` does so as they were.
     """
     unknown = [name for name in names if name not in attached(module)]
     if unknown:
@@ -62,20 +67,23 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     layers, loras = _tuner_layers(module), [name for name in names if name in _loras(module)]
     # Layers may differ: an adapter need not target every layer that another one does.
     before = [(list(layer.active_adapters), bool(layer.disable_adapters)) for layer in layers]
+    outside = active(module)
 
-    def switch(layer: Any, active: list[str], disabled: bool) -> None:
+    def switch(layer: Any, on: list[str], disabled: bool) -> None:
         # What peft's set_adapter and enable_adapters set, which also say which parameters train: that is the trainer's
         # alone, and to go through all parameters twice a step would cost more than the switches.
-        layer._active_adapter, layer._disable_adapters = active, disabled
+        layer._active_adapter, layer._disable_adapters = on, disabled
 
     try:
         for layer in layers:
             switch(layer, loras, not loras)
+        setattr(module, ACTIVE, tuple(names))
         with active_inserts(module, [name for name in names if name in inserts(module)]):
             yield
     finally:
-        for layer, (active, disabled) in zip(layers, before, strict=True):
-            switch(layer, active, disabled)
+        setattr(module, ACTIVE, outside)
+        for layer, (names_before, disabled) in zip(layers, before, strict=True):
+            switch(layer, names_before, disabled)
 
 
 @contextmanager
@@ -340,6 +348,6 @@ def _without_name(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Para
 
 
 __all__ = [
-    "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "fused_adapters", "load_adapters",
-    "remove_adapters", "save_adapters",
+    "active", "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "fused_adapters",
+    "load_adapters", "remove_adapters", "save_adapters",
 ]

@@ -76,12 +76,12 @@ class Joined:
         wanted: dict[int, list[tuple[int, tuple[Any, ...]]]] = {}
         for place, (number, *rest) in enumerate(indices):
             row = range(len(self))[number]  # IndexError where there is none
-            part = bisect.bisect_right(self.ends, row)
-            start = self.ends[part] - len(self.parts[part])
-            wanted.setdefault(part, []).append((place, (row - start, *rest)))
+            whose = bisect.bisect_right(self.ends, row)
+            start = self.ends[whose] - len(self.parts[whose])
+            wanted.setdefault(whose, []).append((place, (row - start, *rest)))
         found: dict[int, torch.Tensor] = {}
-        for number, those in wanted.items():
-            part = self.parts[number]
+        for whose, those in wanted.items():
+            part = self.parts[whose]
             within = [index for _, index in those]
             rows = part.rows(within) if isinstance(part, Stored) else [part[index].clone() for index in within]
             found.update(zip((place for place, _ in those), rows, strict=True))

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 
 class AddedProduct(torch.autograd.Function):
-    """x·Wᵀ + b + (x·Aᵀ)·Bᵀ for a frozen W and b: x `[N, in]`, W `[out, in]`, b `[out]` or None, A `[r, in]`, B `[out, r]`.
+    """x·Wᵀ + b + (x·Aᵀ)·Bᵀ for a frozen W `[out, in]` and b `[out]` or None: x `[N, in]`, A `[r, in]`, B `[out, r]`.
 
-    All of one type but W and b, which are taken to that of x when they are needed and not kept in it.
+    x, A and B are of one type; W and b are taken to it when they are needed, and not kept in it.
     """
 
     @staticmethod

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from halign_bench.batch import ClipBatch, PairBatch
     from halign_bench.method import AlignmentMethod
 
-# Latent cells that a part has at least. A processor is busy with the clips of one pair; a GPU with one of a video model.
-CELLS = {"cpu": 512}
+# Latent cells that a part has at least. At half of that a step on a processor took a
+CELLS = {"cpu": 1024}
 ELSEWHERE = 2**15
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -281,8 +282,8 @@ class _Training:
             check.adapter_starts_as_nothing(feed.batch(0))
             self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
-        # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
-        with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
+        path = self.files.log_path
+        with self.backbone.adapters(active), self._lean(stage), path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below, check)
@@ -301,6 +302,18 @@ class _Training:
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
+
+    @contextmanager
+    def _lean(self, stage: Stage) -> Iterator[None]:
+        """Within the context what this stage can do without is not in the device's memory."""
+        from halign_bench.recompute import recomputing
+
+        with ExitStack() as stack:
+            if stage.data != "online":  # whose samples are decoded
+                stack.enter_context(self.backbone.without_encoders())
+            if self.backbone.checkpointing:
+                stack.enter_context(recomputing(self.backbone.denoiser))
+            yield
 
     def _feed(self, index: int) -> Feed | OnlineFeed:
         import torch
