@@ -5,7 +5,6 @@ The policy is the base with adapters on, the reference the same base with them o
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -14,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from halign_bench.atomic import atomic_path
+from halign_bench.chunks import checksum
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks for
 INSERT_WEIGHTS = "insert.safetensors"
 INSERT_CONFIG = "insert.json"
+CHECKSUM = "sha256"  # of the tensors, among the metadata
 ACTIVE = "_halign_active"  # the denoiser's attribute
 
 
@@ -88,15 +91,18 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
 
     Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
-    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, and those
-    of half precision, whose rounding would swallow it.
+    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, those of
+    half precision, whose rounding would swallow it, and those that are divided among processes.
     """
     import torch
     from peft.tuners.lora import Linear
 
     loras = [name for name in names if name in _loras(module)]
     layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
-    fit = all(isinstance(layer, Linear) and layer.weight.dtype == torch.float32 for layer in layers)
+    fit = all(
+        isinstance(layer, Linear) and layer.weight.dtype == torch.float32 and not hasattr(layer.weight, "to_local")
+        for layer in layers
+    )
     if not (layers and fit):
         with active_adapters(module, names):
             yield
@@ -220,17 +226,17 @@ def save_adapters(
     """
     import json
 
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from halign_bench.tensor_files import save_tensors
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in names:
         (partial / name).mkdir(parents=True)
         if name in inserts(module):
-            weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
-            save_file(weights, str(partial / name / INSERT_WEIGHTS), metadata={"format": "pt"})
+            weights = {key: p.detach().cpu() for key, p in _insert_parameters(module, name).items()}
+            with atomic_path(partial / name / INSERT_WEIGHTS) as file:
+                save_tensors(weights, file, {"format": "pt", CHECKSUM: checksum(weights)})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -238,10 +244,11 @@ def save_adapters(
         config = {
             f"{component}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()
         }
-        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
-        state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config, default=str, sort_keys=True)}
-        save_file(state, str(partial / name / WEIGHTS), metadata=metadata)
+        state = {f"{component}.{key}": p.detach().cpu() for key, p in _without_name(module, name).items()}
+        about_it = json.dumps(config, default=str, sort_keys=True)
+        metadata = {"format": "pt", "lora_adapter_metadata": about_it, CHECKSUM: checksum(state, about_it)}
+        with atomic_path(partial / name / WEIGHTS) as file:
+            save_tensors(state, file, metadata)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -269,39 +276,48 @@ def load_adapters(
     return [file.parent.name for file in files]
 
 
-def _load_lora(module: torch.nn.Module, file: Path) -> None:
-    import json
+def _check(metadata: Mapping[str, str], weights: dict[str, torch.Tensor], about: str = "") -> None:
+    """Raises ValueError for weights that are not those that were written. Files of others have no checksum."""
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(weights, about):
+        raise ValueError("its content is not what was written")
 
-    from peft import set_peft_model_state_dict
+
+def _load_lora(module: torch.nn.Module, file: Path) -> None:
+    import torch
     from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
     try:
         with safe_open(str(file), framework="pt") as stored:
-            config = json.loads(stored.metadata()["lora_adapter_metadata"])
+            about = stored.metadata()["lora_adapter_metadata"]
+            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            _check(stored.metadata(), weights, about)
+            config = parsed(about)
             component = next(key.removesuffix("r") for key in config if key == "r" or key.endswith(".r"))
             config = {key.removeprefix(component): value for key, value in config.items()}
-            state = {key.removeprefix(component): stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            state = {key.removeprefix(component): value for key, value in weights.items()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, StopIteration) as problem:
         raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
     attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
-    found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
-    if _shapes(adapter_parameters(module, name)) != found:
+    own = _without_name(module, name)
+    if _shapes(own) != _shapes(state):
         remove_adapters(module, [name])
         raise RequestError(f"{file}: these LoRA weights belong to another backbone")
-    set_peft_model_state_dict(module, state, adapter_name=name)
-    for parameter in adapter_parameters(module, name).values():
-        parameter.requires_grad_(False)
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(state[key])
+            parameter.requires_grad_(False)
 
 
 def _load_insert(module: torch.nn.Module, file: Path, attach_named: Callable[[str], object]) -> None:
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
     try:
-        state = load_file(str(file))
+        with safe_open(str(file), framework="pt") as stored:
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            _check(stored.metadata() or {}, state)
     except (SafetensorError, OSError, ValueError) as problem:
         raise RequestError(f"{file}: not a readable file ({problem}); train the method again") from problem
     attach_named(name)
@@ -325,10 +341,10 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def _with_name(key: str, name: str) -> str:
-    """peft stores `….lora_A.weight`; in the model it is `….lora_A.NAME.weight`."""
-    stem, _, last = key.rpartition(".")
-    return f"{stem}.{name}.{last}"
+def _without_name(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """By the names that peft stores them under: `….lora_A.weight` for `….lora_A.NAME.weight`."""
+    own = re.compile(rf"(\.lora_\w+)\.{re.escape(name)}(?=\.|$)")
+    return {own.sub(r"\1", key): parameter for key, parameter in adapter_parameters(module, name).items()}
 
 
 __all__ = [

@@ -18,21 +18,16 @@ def parts(rows: int, cells: int, device: str) -> int:
     return max((n for n in range(1, rows + 1) if rows % n == 0 and rows // n * cells >= least), default=1)
 
 
-def in_parts(method: AlignmentMethod, stage: Stage, backbone: Backbone, batch_size: int, asked: int) -> int:
-    """How many parts a batch of so many samples comes in: as many as asked for, or a multiple of that.
+def in_parts(method: AlignmentMethod, stage: Stage, backbone: Backbone, rows: int, asked: int) -> int:
+    """How many parts a batch of so many rows (clips, or pairs) comes in: as many as asked for, or a multiple of that.
 
     Not more for a method whose loss of a sample depends on its batch.
     """
-    import torch
-
     if not method.separable:
         return asked
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    processes = torch.distributed.get_world_size() if distributed else 1
-    clips = 2 if stage.data == "pairs" else 1
     _, frames, height, width = backbone.latent_shape()
-    rows = batch_size // clips // (processes * asked)
-    return asked * parts(rows, clips * frames * height * width, backbone.device)
+    clips = 2 if stage.data == "pairs" else 1
+    return asked * parts(rows // asked, clips * frames * height * width, backbone.device)
 
 
 __all__ = ["in_parts", "parts"]

@@ -32,6 +32,7 @@ from halign_bench.chunks import read_chunk, write_chunk
 from halign_bench.errors import HalignError, RequestError
 from halign_bench.joined import Joined, Stored
 from halign_bench.loading import annotator_of
+from halign_bench.processes import here
 from halign_bench.sampling import Progress, initial_noise, sample
 
 if TYPE_CHECKING:
@@ -282,22 +283,32 @@ def collect_candidates(
     for index in range(len(chunks)):
         if (chunk := _stored(folder / f"{index:05d}.safetensors", key)) is not None:
             found[index] = chunk
-    total = count * spec.candidates
-    done = sum(len(chunks[index]) * spec.candidates for index in found)
-    if progress is not None:
-        progress(done, total)
-    for index, prompts in enumerate(chunks):
-        if index in found:
-            continue
-        clips = [track.clip("prompts", prompt) for prompt in prompts]
-        file = folder / f"{index:05d}.safetensors"
-        write_chunk(file, key, _sample_chunk(backbone, annotator, spec, clips))
-        if (written := _stored(file, key)) is None:
-            raise HalignError(f"{file} was written and does not read back the same; its disk may be failing")
-        found[index] = written
-        done += len(prompts) * spec.candidates
+    processes, total = here(), count * spec.candidates
+    missing = processes.from_main(lambda: [index for index in range(len(chunks)) if index not in found])
+    done = total - sum(len(chunks[index]) * spec.candidates for index in missing)
+    with processes.settled():
         if progress is not None:
             progress(done, total)
+        for together in processes.rounds(missing):
+            number, own = processes.share(together)
+            if number is not None:
+                clips = [track.clip("prompts", prompt) for prompt in chunks[number]]
+                chunk = _sample_chunk(backbone, annotator, spec, clips)
+                if own:
+                    file = folder / f"{number:05d}.safetensors"
+                    write_chunk(file, key, chunk)
+                    if (written := _stored(file, key)) is None:
+                        raise HalignError(f"{file} does not read back as it was written; its disk may be failing")
+                    found[number] = written
+            done += sum(len(chunks[index]) * spec.candidates for index in together)
+            with processes.settled():  # where one of them is stopped, all stop
+                if progress is not None:
+                    progress(done, total)
+    for index in range(len(chunks)):
+        if index not in found:  # another process made it
+            if (chunk := _stored(folder / f"{index:05d}.safetensors", key)) is None:
+                raise RequestError(f"{folder}: the processes of this launch do not see each other's files there")
+            found[index] = chunk
     data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
     if (known := annotator) is not None:
         data.annotate = lambda prompt, videos: _scores(known, videos, [track.clip("prompts", prompt)] * len(videos))
@@ -358,8 +369,9 @@ def _sample_chunk(
         noise = initial_noise(backbone, [noise_name(clip.id, candidate) for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
         latents.append(made.float().cpu())
-        scores.append(np.zeros((len(clips), 0)) if annotator is None else
-                      _scores(annotator, backbone.decode(made), clips))
+        found = np.zeros((len(clips), 0)) if annotator is None else _scores(annotator, backbone.decode(made), clips)
+        found[~made.flatten(1).isfinite().all(1).cpu().numpy()] = np.nan  # of pictures made of no numbers
+        scores.append(found)
     tensors = {
         "latents": torch.stack(latents, dim=1),
         "real": backbone.encode_clips(clips).float().cpu(),

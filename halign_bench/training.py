@@ -18,6 +18,7 @@ from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
 from halign_bench.parts import in_parts
+from halign_bench.processes import here
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
 from halign_bench.selfcheck import SelfCheck
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from halign_bench.method import AlignmentMethod, Stage
     from halign_bench.online import OnlineFeed
     from halign_bench.preferences import PreferenceSet
+    from halign_bench.processes import Processes
 
 BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
 
@@ -67,7 +69,7 @@ class TrainingResult(BaseModel):
     sampling_passes    samples through the network, without gradients, for that
     seconds            spent training, over all resumed runs, with what is sampled to learn from and without evaluation
     peak_memory_bytes  CUDA: most allocated; CPU: largest resident size of the process, seen between the
-                       forward and the backward pass of each step
+                       forward and the backward pass of each step; of the first one where a launch has several
     heldout            implicit accuracy by criterion after training; empty where there are no held-out pairs
     warnings           signs of trouble, in the order in which they were seen
     """
@@ -115,6 +117,9 @@ def train(
                         they go on from the start of one, after an interrupt too
     warn                told each sign of trouble, in a sentence, when it is first seen
 
+    The processes of a launch each put their share of every batch through, and all of them have the same adapters; the
+    first one writes.
+
     Raises RequestError where the data gives nothing to learn from, SelfCheckFailed where the training is
     not what the method means (`halign_bench.selfcheck`), KeyboardInterrupt and Interrupted as they come,
     with a checkpoint left behind.
@@ -137,6 +142,7 @@ class _Training:
         if sum(stage.share for stage in self.stages) > 1 + 1e-6:
             raise RequestError(f"{method.name}: the shares of its stages add up to more than the whole budget")
         self.plan = [max(1, round(spec.samples * stage.share / spec.batch_size)) for stage in self.stages]
+        self.processes = here()
         self.state = State()
         self.optimizer: Any = None
         self.check: SelfCheck | None = None  # of the stage that trains
@@ -172,33 +178,35 @@ class _Training:
         if (finished := self._finished()) is not None:
             return finished
 
-        from accelerate import Accelerator
-
-        self.accelerator = Accelerator(cpu=self.backbone.device == "cpu")
-        parts = self.spec.accumulate * self.accelerator.num_processes
+        parts = self.spec.accumulate * self.processes.world
         pair = 2 if any(stage.data == "pairs" for stage in self.stages) else 1
         if self.spec.batch_size % (parts * pair):
             raise RequestError(
                 f"batch size {self.spec.batch_size} does not divide into {parts} parts"
-                + (" of whole pairs" if pair == 2 else "") + "; choose another batch size or accumulation"
+                + (" of whole pairs" if pair == 2 else "") + "; choose another "
+                + ("number of processes" if self.processes.world > 1 else "batch size or accumulation")
             )
         self.workdir.mkdir(parents=True, exist_ok=True)
         if (saved := self.files.load()) is not None:
             self.state = State(**saved["state"])
-        if self.accelerator.is_main_process:
+        if self.processes.from_main(lambda: self.state.steps) != self.state.steps:
+            raise HalignError(f"{self.workdir}: the processes of this launch see different files; give them one folder")
+        if self.processes.main:
             self.files.keep_log_lines(self.state.steps)
             self.warnings = [sign for entry in self.files.log() for sign in self.signs.see(entry)]
-        self._report()
         try:
-            for index in range(self.state.stage, len(self.stages)):
-                self._train_stage(index, saved)
-                saved = None
+            with self.processes.settled():
+                self._report()
+                for index in range(self.state.stage, len(self.stages)):
+                    self._train_stage(index, saved)
+                    saved = None
         except Diverged as problem:
             result = TrainingResult(status="diverged", error=str(problem), **self._numbers())
             remove_adapters(module, self._own())
             return self._finish(result)
         except SelfCheckFailed:
-            self.files.discard()
+            if self.processes.main:
+                self.files.discard()
             raise
         except (KeyboardInterrupt, Interrupted):
             self._save_checkpoint()
@@ -209,7 +217,7 @@ class _Training:
         from halign_bench.adapters import save_adapters
 
         self.backbone.denoiser.requires_grad_(False)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             save_adapters(
                 self.backbone.denoiser, self._own(), self.adapters_dir, self.backbone.component, self._about
             )
@@ -252,7 +260,8 @@ class _Training:
 
     def _report(self) -> None:
         if self.progress is not None:
-            self.progress(self.state.samples, sum(self.plan) * self.spec.batch_size)
+            with self.processes.settled():  # where one of them is stopped, all stop
+                self.progress(self.state.samples, sum(self.plan) * self.spec.batch_size)
 
     # One stage.
 
@@ -260,7 +269,8 @@ class _Training:
         import torch
 
         stage, self.optimizer, self.check = self.stages[index], None, None
-        more = in_parts(self.method, stage, self.backbone, self.asked.batch_size, self.asked.accumulate)
+        rows = self.asked.batch_size // (2 if stage.data == "pairs" else 1) // self.processes.world
+        more = in_parts(self.method, stage, self.backbone, rows, self.asked.accumulate)
         self.spec = self.asked.model_copy(update={"accumulate": more})
         feed = self.feed = self._feed(index)
         parameters = self._attach(index)
@@ -282,8 +292,8 @@ class _Training:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
-                if self.accelerator.is_main_process:
-                    log.write(json.dumps(entry) + "\n")
+                if self.processes.main:
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
@@ -325,7 +335,7 @@ class _Training:
                 return self.backbone.denoise(x_t, t, condition)
 
         return OnlineFeed(
-            self.method, self.data, stage, index, size, self.seed, self.backbone, policy, self.accelerator
+            self.method, self.data, stage, index, size, self.seed, self.backbone, policy, self.processes
         )
 
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
@@ -379,13 +389,12 @@ class _Training:
         whole, watch = feed.batch(self.state.step), Watch()
         news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = len(whole) // (processes * self.spec.accumulate)
+        share = len(whole) // (self.processes.world * self.spec.accumulate)
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
         for part in range(self.spec.accumulate):
-            start = (rank * self.spec.accumulate + part) * share
+            start = (self.processes.rank * self.spec.accumulate + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -399,18 +408,16 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            self.accelerator.backward(output.per_sample.float().sum() / (share * self.spec.accumulate))
+            (output.per_sample.float().sum() / (share * self.spec.accumulate)).backward()
             for name, values in {"loss": output.per_sample, **output.logs}.items():
                 sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+        if self.processes.world > 1:
+            self.processes.settle()  # before anybody waits in a collective for one that has failed
+            average_gradients(parameters, self.processes)
+            watch = watch.joined(self.processes)
         unreached = check.gradients_reach_the_adapter_alone(self.state.step)
-        if processes > 1:
-            # Adapters are few and small: their gradients are averaged here instead of wrapping the model.
-            for parameter in parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-        numbers = torch.tensor([*sums.values(), watch.relative_rms()], device=self.accelerator.device)
-        if processes > 1:
-            numbers = self.accelerator.reduce(numbers, reduction="mean")
-        *means, relative = numbers.tolist()
+        means = self.processes.mean(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
+        relative = watch.relative_rms()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.clip))
         means_by_name = dict(zip(sums, means, strict=True))
         self._check(stage, means_by_name["loss"], norm, relative)
@@ -467,8 +474,8 @@ class _Training:
     def _memory(self) -> int:
         import torch
 
-        if self.accelerator.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.accelerator.device))
+        if self.backbone.device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self.backbone.device))
         import psutil
 
         return int(psutil.Process().memory_info().rss)
@@ -481,20 +488,20 @@ class _Training:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
-        if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
+        if self.whole and self.optimizer is not None and self.processes.main:
             self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 
     def _finish(self, result: TrainingResult) -> TrainingResult:
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             self.files.write_result(result.model_dump(mode="json"))
-        self.accelerator.wait_for_everyone()
+        self.processes.settle()
         return result
 
     def _finished(self) -> TrainingResult | None:
         """The result of an earlier run of the same request, its adapters attached; None when there is none."""
         from halign_bench.adapters import load_adapters, remove_adapters
 
-        if (stored := self.files.read_result()) is None:
+        if (stored := self.processes.from_main(self.files.read_result)) is None:
             return None
         # Paths as they are now: the folder may have been moved.
         result = TrainingResult.model_validate({**stored, "log_path": self.files.log_path})
@@ -506,6 +513,31 @@ class _Training:
             remove_adapters(self.backbone.denoiser, self._own())
             return None
         return result.model_copy(update={"adapters_dir": self.adapters_dir})
+
+
+def average_gradients(parameters: Sequence[torch.nn.Parameter], processes: Processes) -> None:
+    """Over all processes, in one message: adapters are few and small, so that no wrapper around the model is needed.
+
+    Of a parameter that no process's loss reaches there is no gradient afterwards either.
+    """
+    import torch
+
+    reached = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
+    each = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = processes.mean(torch.cat([*(gradient.flatten() for gradient in each), reached.to(each[0])]))
+    sizes = [parameter.numel() for parameter in parameters]
+    *means, shares = flat.split([*sizes, len(parameters)])
+    for parameter, mean, share in zip(parameters, means, shares.tolist(), strict=True):
+        parameter.grad = mean.view_as(parameter) if share > 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]

@@ -8,7 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import pytest
+
+
+def pytest_addoption(parser: Any) -> None:
+    fault_table.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    fault_table.configure(config)
 
 
 class Published:

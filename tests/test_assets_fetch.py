@@ -57,6 +57,7 @@ def test_a_whole_file_comes_in_one_request_and_progress_ends_at_its_size(server,
     assert reports[0] == (0, len(DATA)) and reports[-1] == (len(DATA), len(DATA)) and reports == sorted(reports)
 
 
+@pytest.mark.fault("assets fetch: the connection breaks in the middle", "goes on where it stopped")
 def test_a_truncated_transfer_goes_on_where_it_stopped(server, part):
     server.answers = [bad.truncated(100_000), bad.truncated(100_000)]
     said = []
@@ -65,6 +66,7 @@ def test_a_truncated_transfer_goes_on_where_it_stopped(server, part):
     assert said[0].startswith(f"127.0.0.1 ended after 100000 of {len(DATA)} bytes; trying again")
 
 
+@pytest.mark.fault("assets fetch: the server goes silent", "given up in time, and goes on")
 def test_a_stalled_transfer_is_given_up_in_time_and_goes_on(server, part):
     server.answers = [bad.stalled(100_000)]
     said = []
@@ -73,6 +75,7 @@ def test_a_stalled_transfer_is_given_up_in_time_and_goes_on(server, part):
     assert ranges(server)[:2] == [None, "bytes=100000-"]
 
 
+@pytest.mark.fault("assets fetch: a byte now and then", "counts as silence")
 def test_a_trickle_counts_as_a_stall(server, part):
     server.answers = [bad.trickling]
     said = []
@@ -96,6 +99,7 @@ def test_attempts_that_bring_much_are_not_counted(server, part):
     assert len(server.asked) == 11
 
 
+@pytest.mark.fault("assets fetch: the server states a wrong length", "refused")
 @pytest.mark.parametrize("lie", [len(DATA) - 1000, len(DATA) + 1000, 0])
 def test_a_lie_about_the_length_is_refused(server, part, lie):
     server.answers = [bad.announcing(lie)]
@@ -122,6 +126,7 @@ def test_bytes_from_another_place_are_not_taken(server, part):
     assert ranges(server) == [None, "bytes=100000-", None]
 
 
+@pytest.mark.fault("assets fetch: the server gives another file", "refused, nothing of it is kept")
 def test_a_wrong_file_is_refused_and_nothing_of_it_is_kept(server, part):
     server.answers = [bad.giving(DATA[::-1])]
     with pytest.raises(RequestError, match=f"gave another file, with sha256 [0-9a-f]{{64}} instead of {SHA}"):
@@ -129,6 +134,7 @@ def test_a_wrong_file_is_refused_and_nothing_of_it_is_kept(server, part):
     assert part.read_bytes() == b""
 
 
+@pytest.mark.fault("assets fetch: bytes kept from before are wrong", "fetched again, once")
 def test_a_wrong_beginning_from_an_earlier_time_is_fetched_again_once(server, part):
     part.write_bytes(b"x" * 1000)
     assert get(server, part) == DATA
@@ -177,6 +183,7 @@ def test_a_server_that_stays_busy_is_refused(server, part):
         get(server, part)
 
 
+@pytest.mark.fault("assets fetch: a web page instead of the file", "refused")
 def test_a_web_page_is_not_taken_for_the_file(server, part):
     server.answers = [bad.page]
     with pytest.raises(RequestError, match="answers with a web page"):
@@ -191,6 +198,7 @@ def test_a_redirect_is_followed_and_keeps_the_range(server, part):
     assert server.asked == [("/net.pth", "bytes=1000-"), ("/elsewhere", "bytes=1000-")]
 
 
+@pytest.mark.fault("assets fetch: https redirects to plain http", "refused")
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_https_is_never_left(server, part, code):
     server.answers = [bad.saying(code, Location=f"{server.url}/elsewhere")]
@@ -253,6 +261,7 @@ def test_a_truncating_server_without_a_hash_ends_too(server, part):
         get(server, part, size=None, sha256=None)
 
 
+@pytest.mark.fault("assets fetch: a file that never ends", "cut off and refused")
 def test_an_endless_file_is_cut_off(server, part, monkeypatch):
     monkeypatch.setattr(downloading, "MAX_BYTES", 50_000)
     with pytest.raises(RequestError, match="sends more than the 50000 bytes expected"):
@@ -328,6 +337,7 @@ def test_a_file_without_a_hash_is_fetched_on_trust_alone_and_then_expected(serve
     assert store.standing("net").state == "wrong"
 
 
+@pytest.mark.fault("assets fetch: two at once for one file", "the second says so")
 def test_two_processes_do_not_write_the_same_part(server, store):
     def second(done: int, total: int | None) -> None:
         with pytest.raises(RunLocked, match=r"another process is fetching net\.pth"):
@@ -354,6 +364,10 @@ fetch(Store(Path(sys.argv[2]), {"net": asset}), "net", mirror=sys.argv[3])
 """
 
 
+@pytest.mark.fault(
+    "assets fetch: killed in the middle of a transfer",
+    "the same command goes on where it stopped; no lock is left behind",
+)
 def test_a_killed_download_goes_on(server, store):
     server.answers = [bad.stalled(100_000)]
     command = [sys.executable, "-c", FETCHING, asset().model_dump_json(), str(store.folder), server.url]

@@ -98,6 +98,7 @@ def test_clips_that_a_model_cannot_take(published):
 # What is in its files.
 
 
+@pytest.mark.fault("--model: weights are missing from its files", "refused, with their names")
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
 def test_weights_that_are_in_no_file(copy, part):
     (file,) = (copy / part).glob("*.safetensors")
@@ -107,6 +108,7 @@ def test_weights_that_are_in_no_file(copy, part):
     assert f"its {part} cannot be read" in said and "1 weights are in none of its files, among them" in said
 
 
+@pytest.mark.fault("--model: weights of another shape", "refused, with their names")
 @pytest.mark.parametrize("backbone", ["wan", "svd"])
 def test_weights_of_another_shape(published, tmp_path, backbone):
     folder = shutil.copytree(published.folder(backbone), tmp_path / "model")
@@ -132,6 +134,7 @@ def test_a_network_and_a_codec_of_different_channels(published, tmp_path, name):
     assert "takes" in said and "channels" in said
 
 
+@pytest.mark.fault("--model: a file of weights ends too early", "refused: which file is damaged")
 @pytest.mark.parametrize("keep", [1000, -5])
 def test_a_file_that_ends_too_early(copy, keep):
     file = copy / "vae" / WEIGHTS
@@ -139,6 +142,7 @@ def test_a_file_that_ends_too_early(copy, keep):
     assert f"vae/{WEIGHTS} is damaged" in refusal(copy)
 
 
+@pytest.mark.fault("--model: a file of weights is empty, or begins with noise", "refused: which file is damaged")
 def test_a_header_of_noise_and_an_empty_file(copy):
     file = copy / "transformer" / WEIGHTS
     file.write_bytes(b"\xff" * 64 + file.read_bytes()[64:])
@@ -147,6 +151,7 @@ def test_a_header_of_noise_and_an_empty_file(copy):
     assert f"transformer/{WEIGHTS} is damaged" in refusal(copy)
 
 
+@pytest.mark.fault("--model: a configuration ends too early", "refused")
 @pytest.mark.parametrize("torn", [
     "model_index.json", "transformer/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"
 ])  # fmt: skip
@@ -156,6 +161,7 @@ def test_a_configuration_that_ends_too_early(copy, torn):
     assert "cannot be read" in refusal(copy)
 
 
+@pytest.mark.fault("--model: a part is missing", "refused")
 def test_a_part_without_its_files(copy):
     (copy / "transformer" / WEIGHTS).unlink()
     assert "cannot be read as a WanPipeline" in refusal(copy)
@@ -163,6 +169,7 @@ def test_a_part_without_its_files(copy):
     assert "cannot be read as a WanPipeline" in refusal(copy)
 
 
+@pytest.mark.fault("--model: a shard is missing, incomplete or its index torn", "refused: which one")
 def test_shards_that_are_missing_incomplete_or_unlisted(copy, published):
     second = shard(copy)
     whole = ModelChoice(str(copy), None, tiny_models.FRAMES, tiny_models.SIZE).load(
@@ -219,6 +226,7 @@ def python(*words, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.fault("--model: a hub id without a network", "one sentence (2)")
 @pytest.mark.parametrize("environment", [
     {"HF_HUB_OFFLINE": "1"},
     pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, marks=pytest.mark.slow),  # the hub tries six times

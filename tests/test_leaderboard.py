@@ -120,6 +120,7 @@ def test_failures_are_rows_with_status_and_reason(tmp_path):
         assert "out of memory" in text
 
 
+@pytest.mark.fault("leaderboard: a record holds NaN", "left out by name; the rest is shown")
 def test_a_record_with_nan_is_refused_by_name_and_the_rest_renders(tmp_path):
     cell(tmp_path, "base")
     cell(tmp_path, "sft")
@@ -152,6 +153,10 @@ def test_scores_that_could_not_be_measured_are_null_with_a_reason(tmp_path):
     assert "hkc@toy for base: no hands" in board.to_markdown()
 
 
+@pytest.mark.fault(
+    "leaderboard: the parquet beside a record is gone",
+    "its scores stay; why it is not compared is said",
+)
 def test_missing_companions_leave_scores_and_say_why_there_is_no_comparison(tmp_path):
     records = [cell(tmp_path, "base"), cell(tmp_path, "dpo", gain=0.5)]
     (tmp_path / "base-s0.clips.parquet").unlink()

@@ -291,3 +291,25 @@ def test_encoders_of_a_published_model_are_away_while_it_trains_and_back_afterwa
     assert {str(tensor.device) for tensor in tensors(*encoders)} == {"meta"}
     backbone._hosted.to("cpu")
     assert backbone.encode_clips([track.clip("prompts", 0)]).isfinite().all()
+
+
+# Attention.
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_attention_of_a_published_model_is_torchs_own_with_a_lora_too(published, name):
+    class Calls(torch.overrides.TorchFunctionMode):
+        count = 0
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.nn.functional.scaled_dot_product_attention
+            return function(*args, **(kwargs or {}))
+
+    backbone = published.load(name)
+    track = TinyTrack(frames=backbone.frames, size=backbone.size, prompts=4)
+    condition = backbone.condition([track.clip("prompts", 0)])
+    adapters.attach_lora(backbone.denoiser, "a", backbone.lora_targets, 2, 2.0, 0)
+    attention = [module for key, module in backbone.denoiser.named_modules() if key.endswith(("attn1", "attn2"))]
+    with Calls() as calls, backbone.adapters(["a"]):
+        backbone.denoise(torch.randn(1, *backbone.latent_shape()), T[:1], condition)
+    assert calls.count >= len(attention) > 0

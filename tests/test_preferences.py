@@ -202,6 +202,10 @@ def test_an_interrupted_collection_goes_on_where_it_was(tmp_path):
     assert torch.equal(resumed.latents[:], whole.latents[:]) and np.array_equal(resumed.scores, whole.scores)
 
 
+@pytest.mark.fault(
+    "preferences: a file of the cache is cut, flipped in a bit, empty, gone or of another key",
+    "made again, to the same bits",
+)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone", "foreign"])
 def test_a_damaged_file_is_made_again(tmp_path, damage):
     first = collect(TinyBackbone(), TinyTrack(), SPEC, tmp_path)

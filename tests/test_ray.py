@@ -194,6 +194,10 @@ def at_work(cluster: Cluster, raylet: int | None = None) -> dict[str, Any] | Non
     return None
 
 
+@pytest.mark.fault(
+    "run --executor ray: a worker is killed in its training",
+    "another one goes on; records equal those of one process; no cell is done twice",
+)
 def test_a_worker_killed_in_its_training_costs_nothing_but_time(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +216,10 @@ def test_a_worker_killed_in_its_training_costs_nothing_but_time(
     assert_none_twice(cluster, disturbed=1)
 
 
+@pytest.mark.fault(
+    "run --executor ray: a node is lost",
+    "its cells go on elsewhere; records equal those of one process",
+)
 def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
     cluster.hold()
     cluster.on_ray(tmp_path / "out")
@@ -229,6 +237,10 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Pat
     assert_none_twice(cluster, disturbed=1)
 
 
+@pytest.mark.fault(
+    "run --executor ray: the driver is killed",
+    "the same command finds what is done; no cell is done twice",
+)
 def test_a_driver_that_is_killed_is_started_again_and_finds_what_is_done(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +306,7 @@ def test_half_a_gpu_lets_two_cells_share_one(cluster: Cluster, tmp_path: Path) -
     assert {line["gpus"] for line in (*first, *second)} == {"0"}
 
 
+@pytest.mark.fault("run --executor ray: a cell kills every worker that takes it", "given up; the others are done")
 def test_a_cell_that_kills_every_worker_is_given_up_and_the_others_are_done(cluster: Cluster, tmp_path: Path) -> None:
     cluster.on_ray(tmp_path, methods="dies,witness[number=1]")
     code, said, progress = cluster.finish()

@@ -43,6 +43,10 @@ def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.fault(
+    "run --out URL: killed between its uploads",
+    "the same command goes on; the store holds what a folder holds",
+)
 def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(
     runs: Runs, whole: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +75,7 @@ def test_killed_between_its_uploads_it_goes_on_and_holds_what_a_folder_holds(
     assert files(out) == before
 
 
+@pytest.mark.fault("run --out URL: a store that cannot be reached or used", "one sentence (2)")
 @pytest.mark.parametrize(
     ("url", "options", "sentence"),
     [

@@ -93,6 +93,10 @@ def test_again_does_nothing_and_touches_nothing(runs: Runs, whole: Path) -> None
     assert stamps(whole) == before
 
 
+@pytest.mark.fault(
+    "run: killed just before each kind of file is put in its place, one after the other",
+    "the same command goes on; records and adapters equal those of an undisturbed run",
+)
 def test_killed_beside_every_kind_of_file_and_resumed(runs: Runs, whole: Path, tmp_path: Path) -> None:
     """Killed just before a file appears, one file at a time at first, then in longer and longer strides."""
     cache, out, killed = tmp_path / "cache", tmp_path / "out", 0
@@ -107,6 +111,10 @@ def test_killed_beside_every_kind_of_file_and_resumed(runs: Runs, whole: Path, t
     assert not list(out.rglob("*.npz")) and not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.fault(
+    "run: killed at random moments (tiny model)",
+    "the same command goes on; records and adapters equal those of an undisturbed run",
+)
 def test_killed_at_random_moments_and_resumed(runs: Runs, whole: Path, tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "out"
     chance = random.Random(7)
@@ -130,6 +138,10 @@ def wait_for(path: Path, pattern: str, seconds: float = 240) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.fault(
+    "run: a second run on the folder of one that works; then a kill, then Ctrl-C",
+    "the second says so (2); no lock is left behind; interrupted it ends with 130 and goes on from its checkpoint",
+)
 def test_lock_kill_interrupt_and_resume(runs: Runs, tmp_path: Path) -> None:
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     first = runs.start(out, "--methods", "slow", SLOW="300")
@@ -154,6 +166,7 @@ def test_lock_kill_interrupt_and_resume(runs: Runs, tmp_path: Path) -> None:
     assert_same(out, undisturbed, ("base-s0", "sft-s0", "slow-s0"))
 
 
+@pytest.mark.fault("run: another worker holds a cell", "waits, and does not do it again")
 def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_again(
     runs: Runs, whole: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +189,10 @@ def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_again(
     assert "sft seed 0: train" not in progress and stamps(out / "records") == before
 
 
+@pytest.mark.fault(
+    "run: a method raises, another one leaves the finite numbers",
+    "a record of each that says why; the other cells are done; the same command tries again",
+)
 def test_failures_are_records_and_are_tried_again(runs: Runs, whole: Path, tmp_path: Path) -> None:
     methods = ("--methods", "explodes,breaks,diffusion-dpo")
     code, said, progress = runs(tmp_path, *methods, "--json")
@@ -198,6 +215,10 @@ def test_failures_are_records_and_are_tried_again(runs: Runs, whole: Path, tmp_p
     assert done.items() <= stamps(tmp_path / "records").items()
 
 
+@pytest.mark.fault(
+    "run: a method changes the base under it",
+    "its cell fails with one sentence; the others get the base as it was",
+)
 def test_a_failed_self_check_is_one_sentence_and_leaves_the_others_the_base_as_it_was(
     runs: Runs, whole: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +277,10 @@ def test_experts_train_alike_whatever_their_sampling_and_pooled_they_are_dpo(
     assert pooled["metrics"] == dpo["metrics"] and pooled["clips"] == dpo["clips"]
 
 
+@pytest.mark.fault(
+    "run: a folder of another protocol, with files of somebody else in it",
+    "refused with the difference; --fresh deletes what runs made and nothing else",
+)
 def test_another_protocol_is_refused_and_fresh_replaces_only_its_own(runs: Runs, tmp_path: Path) -> None:
     assert runs(tmp_path, "--methods", "slow")[0] == 0
     foreign = [tmp_path / "mine.txt", tmp_path / "records" / "mine.json", tmp_path / "cells" / "mine.txt"]
@@ -277,6 +302,7 @@ def test_another_protocol_is_refused_and_fresh_replaces_only_its_own(runs: Runs,
     assert "ssim@tiny-scored" in record.metrics  # one point is no grid, so no /nfe in the name
 
 
+@pytest.mark.fault("run: tables of somebody else lie in the folder", "refused, and left as they are")
 def test_tables_of_somebody_else_are_not_overwritten(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "leaderboard.md").write_text("mine")
     code, _, complaint = runs(tmp_path, "--methods", "sft", "--fresh")

@@ -86,6 +86,10 @@ def awkward(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.fault(
+    "score: files that are empty, cut off, text, without sound or of other sizes",
+    "each is counted with its reason; the others are scored",
+)
 def test_everything_in_an_awkward_folder_is_accounted_for(capsys, cache, tmp_path):
     folder = awkward(tmp_path / "it's my folder")
     code, found, _ = score(capsys, folder, "--reference", folder, "--out", tmp_path / "out")
@@ -129,6 +133,7 @@ def test_alone_there_is_nothing_to_compare_with_and_it_says_so(capsys, cache, tm
     assert "nothing can be measured" in message and "--reference is not given" in message
 
 
+@pytest.mark.fault("score: a broken reference", "costs its own clip alone")
 def test_a_broken_reference_costs_only_its_own_clip(capsys, cache, tmp_path):
     generated, real = videos(tmp_path / "a", "one", "two", "three"), videos(tmp_path / "b", "one", "two", seed=9)
     (real / "two.mp4").write_text("no video")
@@ -178,6 +183,7 @@ def test_a_file_that_changes_under_its_name_is_scored_anew(capsys, cache, tmp_pa
     assert found["metrics"]["psnr@pixels"]["value"] < 30
 
 
+@pytest.mark.fault("score: entries of the cache end too early", "made again, to the same scores")
 def test_a_torn_entry_of_the_cache_is_made_again(capsys, cache, tmp_path):
     generated, real = videos(tmp_path / "a", "one"), videos(tmp_path / "b", "one", seed=2)
     _, first, _ = score(capsys, generated, "--reference", real)
@@ -209,6 +215,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(cache, tmp_path):
     assert peak(12) - peak(2) < 60 * 1024, "12 clips are 180 MiB more than 2"
 
 
+@pytest.mark.fault("score: Ctrl-C", "ends with 130; the same command goes on")
 def test_interrupted_it_ends_with_130_and_the_same_command_goes_on(cache, tmp_path):
     folder = videos(tmp_path / "a", *(f"clip{number}" for number in range(60)), frames=40)
     command = [sys.executable, "-m", "halign_bench", "score", str(folder), "--reference", str(folder)]

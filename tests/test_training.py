@@ -130,6 +130,7 @@ train(get("method", sys.argv[2])(), TinyBackbone(), preferences(folder / "cache"
 """
 
 
+@pytest.mark.fault("training: killed", "resumes to the same adapters, bit for bit")
 @pytest.mark.parametrize("name", ["diffusion-dpo", "flow-grpo"])
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, name):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -153,6 +154,10 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, name):
     assert result.heldout == expected.heldout and log_of(result) == log_of(expected)
 
 
+@pytest.mark.fault(
+    "training: checkpoint.pt is empty, no checkpoint, or of another request",
+    "not used; trained anew to the same adapters",
+)
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_checkpoint_is_not_used(data, tmp_path, damage):
     def stop(done, total):
@@ -183,6 +188,7 @@ def test_a_finished_training_is_loaded_and_another_request_is_not(data, tmp_path
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.fault("training: saved adapters are damaged", "trained again")
 def test_a_finished_training_whose_adapters_are_damaged_trains_again(data, tmp_path):
     first = TinyBackbone()
     result = train(SFT(), first, data, SPEC, 0, tmp_path)

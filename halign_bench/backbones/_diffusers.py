@@ -22,6 +22,7 @@ from halign_bench.backbones import _pipelines
 from halign_bench.errors import RequestError
 from halign_bench.inserts import Block
 from halign_bench.openpose import draw_openpose, dwpose_brush
+from halign_bench.processes import here
 from halign_bench.track import Clip
 from halign_bench.wav2vec2 import Wav2Vec2
 
@@ -71,7 +72,8 @@ class DiffusersBackbone(Backbone):
         folder = _pipelines.folder_of(checkpoint)
         # On a GPU as they are published; a processor multiplies in bf16 too where it can, on fp32 weights.
         on_gpu = device.startswith("cuda") and native_precision(device) == "bf16"
-        pipeline = _pipelines.load(folder, index, torch.bfloat16 if on_gpu else torch.float32, device)
+        dtype = torch.bfloat16 if on_gpu else torch.float32
+        pipeline = _pipelines.load(folder, index, dtype, device, cls.component if here().sharded else None)
         sources = [folder] if ears is None else [folder, ears.folder]
         return cls(pipeline, _pipelines.digest(*sources), device, frames, size, ears)
 
