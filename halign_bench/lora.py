@@ -16,27 +16,31 @@ from torch.nn import functional as F
 
 
 class AddedProduct(torch.autograd.Function):
-    """x·Wᵀ + b + (x·Aᵀ)·Bᵀ for a frozen W `[out, in]` and b `[out]` or None: x `[N, in]`, A `[r, in]`, B `[out, r]`.
+    """x·Wᵀ + b + (x·Aᵀ)·Bᵀ for a frozen W `[out, in]` and b `[out]` or None: x `[…, in]`, A `[r, in]`, B `[out, r]`.
 
-    x, A and B are of one type; W and b are taken to it when they are needed, and not kept in it.
+    x, A and B are of one type; W and b are taken to it when they are needed, and not kept in it. Where B is 0 the output
+    is the base's to the bit: β would make a logit of any rounding.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        small = x @ a.T
-        ctx.save_for_backward(x, weight, a, b, small)
-        made = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        return made.addmm_(small, b.T)
+        rows = x.reshape(-1, x.shape[-1])
+        small = rows @ a.T
+        ctx.save_for_backward(rows, weight, a, b, small)
+        made = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)).contiguous()
+        made.view(-1, len(b)).addmm_(small, b.T)
+        return made
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, small = ctx.saved_tensors
-        gradient, wanted = gradients[0], ctx.needs_input_grad
+        shape, wanted = gradients[0].shape[:-1], ctx.needs_input_grad
+        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
         of_small = gradient @ b
         of_x = (gradient @ weight.to(x.dtype)).addmm_(of_small, a) if wanted[0] else None
         of_a = of_small.T @ x if wanted[3] else None
         of_b = gradient.T @ small if wanted[4] else None
-        return of_x, None, None, of_a, of_b
+        return None if of_x is None else of_x.view(*shape, -1), None, None, of_a, of_b
 
 
 class LoRALinear(Linear):
@@ -57,9 +61,8 @@ class LoRALinear(Linear):
         a = torch.cat([self.lora_A[name].weight for name in names]) if len(names) > 1 else self.lora_A[names[0]].weight
         b = torch.cat(scaled, dim=1) if len(names) > 1 else scaled[0]
         with torch.autocast(kind, enabled=False):
-            rows = x.to(dtype).reshape(-1, x.shape[-1])
-            product: Tensor = AddedProduct.apply(rows, base.weight, base.bias, a.to(dtype), b.to(dtype))
-        return product.view(*x.shape[:-1], -1)
+            product: Tensor = AddedProduct.apply(x.to(dtype), base.weight, base.bias, a.to(dtype), b.to(dtype))
+        return product
 
 
 def adopt(module: nn.Module) -> None:

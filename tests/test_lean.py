@@ -85,6 +85,16 @@ def test_in_bf16_it_is_about_as_far_from_the_exact_numbers_as_pefts(dtype):
         assert 0 < wrong[1] <= 1.5 * wrong[0] < 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(24,), (5, 24), (3, 7, 24), (24, 3, 9)])
+def test_a_new_lora_leaves_the_bits_of_the_base(dtype, shape):
+    _, ours = networks(dtype=dtype)
+    torch.nn.init.zeros_(ours[0].lora_B["a"].weight)
+    x = torch.randn(shape, dtype=dtype)
+    x = x if shape[-1] == 24 else x.transpose(0, 2)  # not contiguous
+    assert torch.equal(ours[0](x), ours[0].base_layer(x))
+
+
 def test_layers_with_dropout_stay_pefts():
     network = torch.nn.Sequential(torch.nn.Linear(8, 8))
     inject_adapter_in_model(LoraConfig(r=2, lora_dropout=0.5, target_modules=["0"]), network)
