@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 def main() -> None:
-    from halign_bench.cli import main as command_line
+    try:
+        from halign_bench.cli import main as command_line
+    except (MemoryError, ImportError, OSError) as problem:
+        from halign_bench.machine import memory_sentence, out_of_memory
+
+        if not out_of_memory(problem):
+            raise
+        raise SystemExit(f"halign-bench: {memory_sentence(problem)}") from None
 
     raise SystemExit(command_line())
 

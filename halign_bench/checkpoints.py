@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
+from halign_bench.machine import out_of_memory
+from halign_bench.sealing import intact, seal
 
 if TYPE_CHECKING:
     import torch
@@ -55,18 +59,24 @@ class Checkpoints:
         }
         with atomic_path(self.folder / "checkpoint.pt") as temporary:
             torch.save(content, temporary)
+            seal(temporary)
 
     def load(self) -> dict[str, Any] | None:
-        """None when there is none, or it is damaged or of another request."""
-        import pickle
+        """None when there is none, or it or the log of its steps is damaged, or it is of another request."""
+        from halign_bench.extractors.checkpoint import opened
 
-        import torch
-
+        file = self.folder / "checkpoint.pt"
         try:
-            saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            if not intact(file):
+                return None
+            saved = opened(file.read_bytes())
+            if saved["fingerprint"] != self.fingerprint or len(self.log()) < saved["state"]["steps"]:
+                return None
+        except Exception as problem:  # absent or damaged, of which torch has many
+            if out_of_memory(problem):
+                raise  # what is there is not lost for it
             return None
-        return dict(saved) if saved.get("fingerprint") == self.fingerprint else None
+        return dict(saved)
 
     @staticmethod
     def restore(saved: dict[str, Any], module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -90,23 +100,29 @@ class Checkpoints:
         """Lines of the steps that need not be done again."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        return [parsed(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
 
     def discard(self) -> None:
         """There is nothing in this training to go on from."""
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        atomic_write(self.folder / "result.json", json.dumps({"fingerprint": self.fingerprint, "result": result}))
+        content = {"fingerprint": self.fingerprint, "result": result, "sha256": _sha256(result)}
+        atomic_write(self.folder / "result.json", json.dumps(content))
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def read_result(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
         try:
-            content = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
-            return dict(content["result"]) if content["fingerprint"] == self.fingerprint else None
+            content = parsed((self.folder / "result.json").read_text(encoding="utf-8"))
+            own = content["fingerprint"] == self.fingerprint and content["sha256"] == _sha256(content["result"])
+            return dict(content["result"]) if own else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _sha256(result: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 __all__ = ["Checkpoints", "State"]

@@ -19,7 +19,7 @@ from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
 from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
 from halign_bench.checking.commands import check
-from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError
+from halign_bench.errors import HalignError, Interrupted, PluginError, RequestError, one_line
 from halign_bench.executors.choice import Where
 from halign_bench.executors.options import ExecutorName, RayAddress, TaskCpus, TaskGpus
 from halign_bench.figures.commands import EPILOG as FIGURES_EXAMPLES
@@ -27,6 +27,7 @@ from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.machine import memory_sentence, out_of_memory
 from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.prefs.commands import app as prefs
 from halign_bench.printing import print_json, print_table
@@ -264,12 +265,14 @@ def pretrain(
     from rich.console import Console
 
     from halign_bench import pretrain as training
+    from halign_bench.locking import locked
     from halign_bench.progress import Progress, Stop
 
     recipe = replace(training.RECIPES[backbone], seed=seed)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
-    with contextlib.ExitStack() as phases, Stop().listening() as stop:
+    busy = "another pretraining is at work there; wait for it or choose another folder"
+    with locked(out / ".lock", f"--out {out}", busy), contextlib.ExitStack() as phases, Stop().listening() as stop:
         progress = Progress(Console(stderr=True), stop)
         current: dict[str, Any] = {}
 
@@ -414,12 +417,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HalignError as error:
         return _complain(error, str(error), error.exit_code)
     except UsageError as error:
-        return _complain(error, _usage_sentence(error), 2)
+        return _complain(error, one_line(_usage_sentence(error)), 2)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _complain(error, "interrupted", 130)
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except Exception as problem:
+        if (sentence := _machine_sentence(problem)) is None:
+            raise
+    # Outside of the handler: what the failed work held is free by now.
+    return _complain(RequestError(sentence), one_line(sentence), 2)
+
+
+def _machine_sentence(problem: Exception) -> str | None:
+    """What to say when it is the machine that refuses; None when it is a bug."""
+    if out_of_memory(problem):
+        return f"{memory_sentence(problem)}; what is done is kept, and the same command goes on once there is more"
+    if isinstance(problem, OSError) and problem.errno is not None:
+        if problem.filename is None:  # our own output, perhaps, which nobody must try to flush again
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return f"{problem.filename or 'input or output'}: {problem.strerror}"
+    return None
 
 
 def _complain(error: BaseException, sentence: str, code: int) -> int:

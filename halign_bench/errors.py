@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
+from halign_bench.printing import printable
+
+LONGEST = 2000  # characters of a sentence; what is quoted in it may be a file's contents
+
 
 class HalignError(Exception):
-    """What went wrong, with which file, clip or option, and what to do about it."""
+    """What went wrong, with which file, clip or option, and what to do about it.
+
+    One sentence, and where several things are to be told each on a line of its own below it. What it quotes may come
+    from anywhere, so `one_line` is made of each.
+    """
 
     exit_code = 2
+
+    def __init__(self, *lines: object) -> None:
+        told = [one_line(str(line)) for line in lines]
+        super().__init__(*(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…" for line in told))
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.args)
 
 
 class RequestError(HalignError):
@@ -45,6 +62,16 @@ class LaunchBroken(Interrupted):
     exit_code = 1
 
 
-def first_line(problem: Exception) -> str:
+def one_line(text: str) -> str:
+    r"""A sentence, whatever was quoted in it: no line ends and nothing that moves a terminal's cursor.
+
+    >>> one_line("a.json: not valid:\n  line 2 \x1b[2J")
+    'a.json: not valid: line 2 \\x1b[2J'
+    """
+    joined = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
+    return printable(joined)
+
+
+def first_line(problem: BaseException) -> str:
     """What fits into a sentence of what a library says."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0].strip()[:200]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.concluding import conclude, not_measured
-from halign_bench.errors import PluginError, RequestError
+from halign_bench.errors import Diverged, PluginError, RequestError
 from halign_bench.metric import Metric, Scored
 from halign_bench.processes import here
 from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, Sign, metric_key, parse_key
@@ -207,6 +207,7 @@ class Evaluator:
                     )
                     self._synchronise()
                     seconds = time.perf_counter() - started
+                    _check_finite(latents, [clip.id for clip in clips], nfe)
                     if lacked:
                         store.write(number, nfe, self.backbone.decode(latents), seconds)
                     phase.advance(sum(len(chunks[c]) * nfe for c in together if (c, nfe) in missing))
@@ -308,6 +309,15 @@ class Evaluator:
             import torch
 
             torch.cuda.synchronize(self.backbone.device)
+
+
+def _check_finite(latents: Any, ids: Sequence[str], nfe: int) -> None:
+    """Decoded, numbers gone wrong would be pictures like others. Raises Diverged."""
+    finite = latents.flatten(1).isfinite().all(1).tolist()
+    wrong = [name for name, fine in zip(ids, finite, strict=True) if not fine]
+    if wrong:
+        more = f" and {len(wrong) - 1} more clips" if len(wrong) > 1 else ""
+        raise Diverged(f"samples of {wrong[0]}{more} at NFE {nfe} hold numbers that are not finite")
 
 
 SCORE_WEIGHT = 4.0  # of one clip, in network evaluations; only the estimate of the time left rests on it

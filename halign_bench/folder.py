@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.locking import locked
 
@@ -91,7 +92,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Deletes half-written files that killed runs left; under the lock nobody else can be writing them."""
-        tops = (".run.json.*", ".leaderboard.*", "records/.*", "preferences/*/.*")
+        tops = (".run.json*", ".leaderboard.*", "records/.*", "preferences/*/.*")
         for pattern in (*tops, *(f"cells/*-s*-*/{made}" for made in ("eval/.nfe*", "train/*/.*"))):
             for path in self.path.glob(f"{pattern}.tmp"):
                 path.unlink(missing_ok=True)
@@ -131,7 +132,7 @@ class RunFolder:
 
     def _read_manifest(self) -> dict:
         try:
-            document = json.loads(self.manifest.read_text(encoding="utf-8"))
+            document = parsed(self.manifest.read_text(encoding="utf-8"))
             if document["schema"] == SCHEMA and document["protocol_hash"] and isinstance(document["protocol"], dict):
                 return dict(document)
         except OSError as problem:
@@ -151,7 +152,7 @@ class RunFolder:
 
     def record(self, cell: Cell, cell_hash: str) -> Record | None:
         """The record of this cell, done or failed; None when absent, damaged, or of other numbers."""
-        from halign_bench.results import read_record
+        from halign_bench.results import companions_intact, read_record
 
         path = self.record_path(cell)
         if not path.exists():
@@ -160,8 +161,7 @@ class RunFolder:
             record = read_record(path)
         except RequestError:
             return None
-        beside = [path.parent / record.files[kind] for kind in ("clips", "bootstrap") if kind in record.files]
-        return record if all(file.exists() for file in beside) and record.cell_hash == cell_hash else None
+        return record if record.cell_hash == cell_hash and companions_intact(record) else None
 
     def publish_cell(self, cell: Cell, work: Path) -> None:
         """What is kept of a cell that has ended; its record last, as that says that the rest is there."""

@@ -13,7 +13,8 @@ from halign_bench.errors import RequestError, RunLocked
 def locked(file: Path, place: str, busy: str) -> Iterator[None]:
     """Holds the lock of this file, which is made together with its folder.
 
-    Raises `RunLocked` that says "place: busy" where another process holds it, `RequestError` where it cannot be made.
+    Raises `RunLocked` that says "place: busy" where another process holds it, `RequestError` where it cannot be made:
+    nothing could be written there either.
     """
     from filelock import FileLock, Timeout
 
@@ -24,7 +25,7 @@ def locked(file: Path, place: str, busy: str) -> Iterator[None]:
     except Timeout:
         raise RunLocked(f"{place}: {busy}") from None
     except OSError as problem:
-        raise RequestError(f"{place}: cannot be used as a folder ({problem.strerror or problem})") from None
+        raise RequestError(f"{place}: cannot be written ({problem.strerror or problem})") from None
     try:
         yield
     finally:

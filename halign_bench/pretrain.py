@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from halign_bench import registry
-from halign_bench.atomic import atomic_path
+from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.audio import log_mel
 from halign_bench.audio_encoder import BANDS, AudioEncoder
 from halign_bench.backbone import native_precision
@@ -32,6 +32,7 @@ from halign_bench.backbones._puppet import PuppetBackbone, lips_channels
 from halign_bench.codec import PATCH, PuppetCodec, from_patches, to_patches
 from halign_bench.errors import RequestError
 from halign_bench.masks import hand_mask, mouth_mask
+from halign_bench.sealing import intact, seal
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.tracks.puppet import PuppetTrack
 from halign_bench.tracks.puppet.clips import take
@@ -196,9 +197,12 @@ def _checkpoint(
     states = [optimiser.state_dict() for optimiser in optimisers]
     with atomic_path(file) as temporary:
         torch.save({"model": model.state_dict(), "optimisers": states, "step": step, **more}, temporary)
+        seal(temporary)
 
 
 def _restore(file: Path, model: torch.nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    if not intact(file):
+        raise RequestError(f"{file}: damaged, or of an older version; delete it to go on from the step before it")
     state: dict[str, Any] = torch.load(file, weights_only=True)
     model.load_state_dict(state["model"])
     for optimiser, stored in zip(optimisers, state["optimisers"], strict=True):
@@ -364,7 +368,7 @@ def main(
     wanted = json.dumps(asdict(recipe), indent=2)
     if stated.exists() and stated.read_text() != wanted:
         raise RequestError(f"{work} holds work of another recipe ({stated}); choose another --out, or remove it")
-    stated.write_text(wanted)
+    atomic_write(stated, wanted)
     codec = train_codec(recipe, work, workers, report)
     if stage == "codec":
         return work / "codec.safetensors"
@@ -377,5 +381,5 @@ def main(
     backbone = train_base(recipe, codec, encoder, corpus, work, report)
     backbone.save(out)
     card = {"recipe": asdict(recipe), "base_sha256": type(backbone).load(out).base_sha256, "torch": torch.__version__}
-    (out / "base.json").write_text(json.dumps(card, indent=2) + "\n")
+    atomic_write(out / "base.json", json.dumps(card, indent=2) + "\n")
     return out

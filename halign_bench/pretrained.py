@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from halign_bench.errors import RequestError, first_line
+from halign_bench.machine import out_of_memory
 
 
 def load_whole(cls: Any, source: str | Path, where: str, unused: Collection[str] = (), **options: Any) -> Any:
@@ -25,6 +26,8 @@ def load_whole(cls: Any, source: str | Path, where: str, unused: Collection[str]
         with quiet():
             module, said = cls.from_pretrained(source, output_loading_info=True, **options)
     except Exception as problem:  # every class, and the hub, has its own way of saying what is wrong
+        if out_of_memory(problem):
+            raise
         raise RequestError(f"{where} cannot be read as a {cls.__name__} ({first_line(problem)})") from None
     empty = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if missing := sorted({*said["missing_keys"], *empty}.difference(unused)):

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import Interrupted
+from halign_bench.printing import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,7 +154,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One plain line on stderr."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def seconds_left(self, phase: Phase) -> float | None:
         """Over all phases; None until something has been measured."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.errors import HalignError, Interrupted, LaunchBroken, RequestError
+from halign_bench.errors import Diverged, HalignError, Interrupted, LaunchBroken, RequestError, one_line
 from halign_bench.executors.choice import executor
 from halign_bench.executors.work import Task
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
 from halign_bench.loading import annotator_if_any, load_backbone, load_track
+from halign_bench.machine import disk_refusal, memory_sentence, out_of_memory
 from halign_bench.plan import Cell, Plan, RunRequest, plan
 from halign_bench.processes import Processes, here, join
 from halign_bench.progress import Progress, Stop
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from halign_bench.evaluation import Evaluation
     from halign_bench.preferences import PreferenceSet
     from halign_bench.prefs.reading import PreferenceFile
+    from halign_bench.results import Status
     from halign_bench.training import TrainingResult
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # full, over quota, read-only
 TRACEBACK = "traceback.txt"  # in the cell's folder, for whoever wrote the method
 TRAIN_WEIGHT = 4.0  # of one trained sample, in network evaluations: policy forward and backward, reference forward
 
@@ -59,7 +59,8 @@ def run(request: RunRequest, console: Console | None = None) -> int:
         why = str(problem) if cls is LaunchBroken else "interrupted"
         raise cls(f"{why}; what is done is kept in {request.out}, and the same command goes on from there") from None
     except OSError as problem:
-        if problem.errno not in DISK:
+        places = [cache_dir(), *([] if "://" in str(request.out) else [Path(request.out)])]
+        if disk_refusal(problem, *places) is None:
             raise
         raise RequestError(
             f"{problem.filename or request.out}: {problem.strerror}; what is done is kept, and the same command "
@@ -318,17 +319,21 @@ class Run:
         except Interrupted:
             raise
         except Exception as problem:
-            if isinstance(problem, OSError) and problem.errno in DISK:
+            if disk_refusal(problem, self.folder.path, cache_dir()) is not None:
                 raise  # the next cell would fail on it too, and so would a record
             if not self.processes.main:
                 return False
-            sentence = str(problem) if isinstance(problem, HalignError) else f"{type(problem).__name__}: {problem}"
-            if not isinstance(problem, HalignError):
+            lacks = out_of_memory(problem)
+            if lacks or isinstance(problem, HalignError):
+                sentence = memory_sentence(problem) if lacks else str(problem)
+            else:
+                sentence = one_line(f"{type(problem).__name__}: {problem}")
                 work.mkdir(parents=True, exist_ok=True)
                 (work / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
                 sentence += f" (traceback in {(work / TRACEBACK).relative_to(self.folder.path).as_posix()})"
-            write_record(path, make_record(self, cell, started, "failed", sentence, trained))
-            self.progress.say(f"{label}: failed: {sentence}")
+            status: Status = "diverged" if isinstance(problem, Diverged) else "failed"
+            write_record(path, make_record(self, cell, started, status, sentence, trained))
+            self.progress.say(f"{label}: {status}: {sentence}")
             return False
         if self.processes.main:
             self.evaluator.remove(work / "eval")

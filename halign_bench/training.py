@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
+from halign_bench.parts import parts_of
 from halign_bench.processes import here
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
@@ -50,7 +52,7 @@ class TrainingSpec(BaseModel):
 
     samples: int = Field(ge=1, description="budget, over all stages of a method")
     batch_size: int = Field(default=16, ge=1, description="samples in an optimiser step; a pair is two")
-    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in; saves memory")
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in, at least")
     lr: float = Field(default=1e-4, gt=0)
     warmup: int = Field(default=10, ge=0, description="steps of each stage")
     weight_decay: float = Field(default=0.0, ge=0)
@@ -280,14 +282,14 @@ class _Training:
             check.adapter_starts_as_nothing(feed.batch(0))
             self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
-        # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
-        with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
+        path = self.files.log_path
+        with self.backbone.adapters(active), self._lean(stage), path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
                 if self.processes.main:
-                    log.write(json.dumps(entry) + "\n")
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
@@ -300,6 +302,18 @@ class _Training:
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
+
+    @contextmanager
+    def _lean(self, stage: Stage) -> Iterator[None]:
+        """Within the context what this stage can do without is not in the device's memory."""
+        from halign_bench.recompute import recomputing
+
+        with ExitStack() as stack:
+            if stage.data != "online":  # whose samples are decoded
+                stack.enter_context(self.backbone.without_encoders())
+            if self.backbone.checkpointing:
+                stack.enter_context(recomputing(self.backbone.denoiser))
+            yield
 
     def _feed(self, index: int) -> Feed | OnlineFeed:
         import torch
@@ -344,7 +358,8 @@ class _Training:
         alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
         # By place, not by name: methods start from the same weights, and stacked adapters from others.
         seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
-        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
+        some = {name: value[:1] for name, value in self.data.condition.items()}
+        attach(self.backbone, stage, some, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -371,11 +386,13 @@ class _Training:
         news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
         share = len(whole) // (self.processes.world * self.spec.accumulate)
+        smaller = parts_of(self.method, self.backbone, whole[:share])
+        parts, share = self.spec.accumulate * smaller, share // smaller
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
-        for part in range(self.spec.accumulate):
-            start = (self.processes.rank * self.spec.accumulate + part) * share
+        for part in range(parts):
+            start = (self.processes.rank * parts + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -389,9 +406,9 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            (output.per_sample.float().sum() / (share * self.spec.accumulate)).backward()
+            (output.per_sample.float().sum() / (share * parts)).backward()
             for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / parts
         if self.processes.world > 1:
             self.processes.settle()  # before anybody waits in a collective for one that has failed
             average_gradients(parameters, self.processes)
@@ -510,6 +527,15 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter], processes: Proce
     *means, shares = flat.split([*sizes, len(parameters)])
     for parameter, mean, share in zip(parameters, means, shares.tolist(), strict=True):
         parameter.grad = mean.view_as(parameter) if share > 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -184,6 +186,34 @@ class Weighs(Trains):
         return LossOutput(loss, {"held": batch.t * 0 + held})
 
 
+@register
+class Hungry(Trains):
+    """Asks for more memory than any machine has; not when the variable HUNGRY is "no"."""
+
+    name = "hungry"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        if os.environ.get("HUNGRY") != "no":
+            import torch
+
+            torch.empty(2**50)
+        return LossOutput(denoising_error(policy, batch, backbone))
+
+
+def limit() -> None:
+    """FILE_KIB=n: no file may grow beyond that. ROOM_MIB=n: so much memory beyond what is in use. USER_ID=n."""
+    if kib := os.environ.get("FILE_KIB"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(kib) << 10,) * 2)
+    if mib := os.environ.get("ROOM_MIB"):
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (int(mib) << 20),) * 2)
+    if user := os.environ.get("USER_ID"):
+        os.setgroups([])
+        os.setgid(int(user))
+        os.setuid(int(user))
+
+
 def watch_for_kill() -> None:
     """KILL_AFTER=n: SIGKILL to this process when it is about to rename the n+1st file into place.
 
@@ -215,12 +245,15 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     from halign_bench.cli import main
 
     os.environ.update(environment)
+    if "PARTS" in environment:  # a module with more of them
+        importlib.import_module(environment["PARTS"])
     tempfile.tempdir = None  # found out before the fork
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     processes.ALONE = float(environment.get("ALONE", processes.ALONE))
     signs.WINDOW = int(environment.get("SIGN_WINDOW", signs.WINDOW))  # a tiny training has four steps
     watch_for_kill()
+    limit()
     code = main(list(arguments))
     sys.stdout.flush()
     os._exit(code)

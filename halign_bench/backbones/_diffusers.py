@@ -48,6 +48,7 @@ class DiffusersBackbone(Backbone):
     ) -> None:  # fmt: skip
         self.pipeline, self.denoiser = pipeline, getattr(pipeline, self.component)
         self.base_sha256, self.device, self.ears = base_sha256, device, ears
+        self.checkpointing = device.startswith("cuda")  # a clip's tokens are tens of thousands, through 30 blocks
         self.prepare()
         if (takes := self.denoiser.config.in_channels) != (given := self.channels()):
             raise RequestError(
@@ -118,6 +119,13 @@ class DiffusersBackbone(Backbone):
 
     def blocks(self) -> list[Block]:
         return self.blocks_of(self.denoiser)
+
+    def encoders(self) -> list[torch.nn.Module]:
+        """Every network of the pipeline but the one that trains."""
+        if self.pipeline.components.get("text_encoder") is not None:
+            self.no_text  # noqa: B018  # guidance's second branch may be asked for while the encoder is away
+        others = [each for each in self.pipeline.components.values() if isinstance(each, torch.nn.Module)]
+        return [*(each for each in others if each is not self.denoiser), *([self.ears.net] if self.ears else [])]
 
     def check_clip(self) -> None:
         cell, (height, width) = self.cell(), self.size

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError, first_line
+from halign_bench.machine import out_of_memory
 from halign_bench.pretrained import load_whole, quiet
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read_index(model: str | Path) -> dict[str, Any]:
     except Exception as problem:  # whatever network and hub raise
         raise _not_on_the_hub(model, problem) from None
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(parsed(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise RequestError(f"--model {model}: its {INDEX} cannot be read ({first_line(problem)})") from None
 
@@ -90,6 +91,8 @@ def load(
         with quiet():
             pipeline = cls.from_pretrained(folder, **networks)
     except Exception as problem:  # tokenizers, schedulers, and what has no weights at all
+        if out_of_memory(problem):
+            raise
         raise RequestError(f"--model {folder}: cannot be read as a {name} ({first_line(problem)})") from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -117,7 +120,7 @@ def check_files(folder: Path) -> None:
 
     for index in sorted(folder.glob("*/*.safetensors.index.json")):
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(parsed(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             where = f"{index.parent.name}/{index.name}"
             raise RequestError(f"--model {folder}: {where} cannot be read ({first_line(problem)})") from None

@@ -14,6 +14,7 @@ from halign_bench.errors import HalignError, Interrupted, PluginError, RequestEr
 from halign_bench.fitness import report
 from halign_bench.fitness.damages import Damage, Subject
 from halign_bench.fitness.measuring import Measurement
+from halign_bench.machine import out_of_memory
 from halign_bench.progress import Progress, Stop
 from halign_bench.track import Clip, Extractor, Refusal, Unscorable
 
@@ -155,9 +156,11 @@ class Guarded:
     def __call__(self, clips: Sequence[Clip], conditions: Sequence[Clip]) -> list[Any]:
         try:
             return list(self.extractor(clips, conditions))
-        except (HalignError, MemoryError):
+        except HalignError:
             raise
         except Exception as problem:
+            if out_of_memory(problem):
+                raise
             first = (str(problem).strip().splitlines() or [""])[0][:200]
             return [Unscorable(f"{self.name} failed: {type(problem).__name__}: {first}")] * len(clips)
 

@@ -1,8 +1,8 @@
 """Features and scores of single clips, kept by what they were computed of.
 
 A key is a hash of everything that an entry depends on (`key_of`), so nothing in the cache is ever out of date, and any
-part of its folder may be deleted at any time. Entries appear whole or not at all; one that cannot be read counts as
-not there.
+part of its folder may be deleted at any time. Entries appear whole or not at all; one that cannot be read, or that is
+not what was written, counts as not there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
+from halign_bench.sealing import intact, seal
 from halign_bench.track import Unscorable
 
 MISSING: Any = object()
@@ -78,30 +79,39 @@ class Cache:
         return found
 
     def _read(self, key: str) -> Any:
-        with contextlib.suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        with contextlib.suppress(Exception):  # damaged: numpy, zipfile and tokenize each raise their own
             if (path := self._path(key, "npy")).is_file():
-                return np.load(path, mmap_mode="r", allow_pickle=False)
-            if (path := self._path(key, "npz")).is_file():
+                return np.load(path, mmap_mode="r", allow_pickle=False) if intact(path) else MISSING
+            if (path := self._path(key, "npz")).is_file() and intact(path):
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
             if (path := self._path(key, "json")).is_file():
-                document = json.loads(path.read_text(encoding="utf-8"))
-                return Unscorable(document["reason"]) if "reason" in document else document["value"]
+                document = parsed(path.read_text(encoding="utf-8"))
+                if document.pop("sha256") == key_of(**document):
+                    return Unscorable(document["reason"]) if "reason" in document else document["value"]
         return MISSING
 
     def put(self, key: str, value: Any) -> None:
         """Raises OSError when the folder cannot be written, TypeError for what is none of the kinds above."""
         if isinstance(value, np.ndarray):
-            with atomic_path(self._path(key, "npy")) as temporary, temporary.open("wb") as file:
-                np.save(file, value, allow_pickle=False)
+            with atomic_path(self._path(key, "npy")) as temporary:
+                with temporary.open("wb") as file:
+                    np.save(file, value, allow_pickle=False)
+                seal(temporary)
         elif isinstance(value, Mapping) and any(isinstance(one, np.ndarray) for one in value.values()):
-            with atomic_path(self._path(key, "npz")) as temporary, temporary.open("wb") as file:
-                arrays: dict[str, Any] = {name: np.asarray(one) for name, one in value.items()}
-                np.savez(file, **arrays)
+            arrays: dict[str, Any] = {name: np.asarray(one) for name, one in value.items()}
+            with atomic_path(self._path(key, "npz")) as temporary:
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+                seal(temporary)
         elif isinstance(value, Unscorable):
-            atomic_write(self._path(key, "json"), json.dumps({"reason": value.reason}) + "\n")
+            self._put_json(key, {"reason": value.reason})
         else:
-            atomic_write(self._path(key, "json"), json.dumps({"value": value}, allow_nan=False) + "\n")
+            self._put_json(key, {"value": value})
+
+    def _put_json(self, key: str, document: dict[str, Any]) -> None:
+        sealed = {**document, "sha256": key_of(**document)}
+        atomic_write(self._path(key, "json"), json.dumps(sealed, allow_nan=False) + "\n")
 
     def _path(self, key: str, kind: str) -> Path:
         return self.folder / key[:2] / f"{key}.{kind}"

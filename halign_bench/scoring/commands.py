@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +93,8 @@ def score(
     from rich.console import Console
 
     from halign_bench.folder import cache_dir
+    from halign_bench.locking import locked
+    from halign_bench.machine import out_of_memory
     from halign_bench.progress import Progress, Stop
     from halign_bench.scoring import report
     from halign_bench.scoring.footage import DECODING
@@ -102,7 +105,10 @@ def score(
     scoring = open_scoring(ScoreRequest(
         generated, reference, audio, images, tuple(wanted), used, pixels, assets, device, cache_dir() / "score"
     ))  # fmt: skip
-    with Stop().listening() as stop:
+    with contextlib.ExitStack() as held, Stop().listening() as stop:
+        if share is None:  # parts write to the cache alone
+            busy = "another score is working there; wait for it or choose another folder"
+            held.enter_context(locked(out / ".lock", f"--out {out}", busy))
         stop.gentle = True
         progress = Progress(Console(stderr=True), stop)
         scorer = scoring.scorer()
@@ -118,13 +124,18 @@ def score(
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted("interrupted; the clips that are done are kept, and the same command goes on") from None
         except OSError as problem:
-            raise RequestError(f"{scoring.cache.folder}: cannot be written ({problem.strerror or problem})") from None
-    decoding = DECODING + (f"; every frame scaled and cropped to {size}" if size else "")
-    whole = report.document(scores, scoring.inputs, decoding)
-    try:
-        report.write(out, scores, whole)
-    except OSError as problem:
-        raise RequestError(f"--out {out}: cannot be written ({problem.strerror or problem})") from None
+            if out_of_memory(problem):
+                raise
+            raise RequestError(
+                f"{scoring.cache.folder}: cannot be written ({problem.strerror or problem}); the clips that are done "
+                "are kept, and the same command goes on"
+            ) from None
+        decoding = DECODING + (f"; every frame scaled and cropped to {size}" if size else "")
+        whole = report.document(scores, scoring.inputs, decoding)
+        try:
+            report.write(out, scores, whole)
+        except OSError as problem:
+            raise RequestError(f"--out {out}: cannot be written ({problem.strerror or problem})") from None
     if as_json:
         from halign_bench.printing import print_json
 

@@ -205,8 +205,9 @@ class _Failed(Unscorable):
 def _failed(what: str, pair: _Pair, problem: Exception) -> _Failed:
     """One clip that something cannot cope with leaves all others as they are."""
     from halign_bench.errors import HalignError
+    from halign_bench.machine import out_of_memory
 
-    if isinstance(problem, HalignError | MemoryError):
+    if isinstance(problem, HalignError) or out_of_memory(problem):
         raise problem
     first = (str(problem).strip().splitlines() or [""])[0][:200]
     print(f"halign-bench: {pair.report.name}: {what} failed: {type(problem).__name__}: {first}", file=sys.stderr)
