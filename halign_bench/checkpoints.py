@@ -72,11 +72,11 @@ class Checkpoints:
             saved = opened(file.read_bytes())
             if saved["fingerprint"] != self.fingerprint or len(self.log()) < saved["state"]["steps"]:
                 return None
-            return dict(saved)
         except Exception as problem:  # absent or damaged, of which torch has many
             if out_of_memory(problem):
                 raise  # what is there is not lost for it
             return None
+        return dict(saved)
 
     @staticmethod
     def restore(saved: dict[str, Any], module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -56,6 +56,12 @@ class Interrupted(HalignError):
     exit_code = 130
 
 
+class LaunchBroken(Interrupted):
+    """Of the processes that were launched together one is gone; what is done is kept and `run` again continues."""
+
+    exit_code = 1
+
+
 def one_line(text: str) -> str:
     r"""A sentence, whatever was quoted in it: no line ends and nothing that moves a terminal's cursor.
 

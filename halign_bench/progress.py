@@ -39,7 +39,8 @@ class Stop:
     signals are left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool = False) -> None:
+        self.silent = silent
         self.requested = False
         self.gentle = False
 
@@ -52,6 +53,8 @@ class Stop:
         if self.requested or not self.gentle:
             raise KeyboardInterrupt
         self.requested = True
+        if self.silent:
+            return
         # write(2), not print: a handler may interrupt another write to the same stream.
         with contextlib.suppress(OSError, ValueError):
             os.write(2, b"\nstopping after this step (Ctrl-C again: at once) ...\n")

@@ -36,7 +36,7 @@ from halign_bench.errors import RequestError, first_line
 from halign_bench.printing import printable
 from halign_bench.track import LARGEST, Refusal
 
-SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
+SCHEMA: Literal["halign-bench/record/2"] = "halign-bench/record/2"
 
 Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
@@ -215,7 +215,8 @@ class Record(_Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["halign-bench/record/1"] = Field(default=SCHEMA, alias="schema")
+    # 1 had no checksums; it is read as what it is and written no more.
+    schema_: Literal["halign-bench/record/1", "halign-bench/record/2"] = Field(default=SCHEMA, alias="schema")
     cell: CellIdentity
     cell_hash: str | None = Field(default=None, description="what must be equal for this record to stand for a cell")
     status: Status
@@ -244,6 +245,8 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _explains_failure(self) -> Record:
+        if self.schema_ != SCHEMA and (self.sha256 or self.sha256s):
+            raise ValueError(f"a record of {self.schema_} has no checksums")
         if self.status != "done" and not self.error:
             raise ValueError(f"a record with status {self.status!r} needs its error")
         for key in self.metrics:
@@ -316,7 +319,7 @@ def write_record(
     for kind in COMPANIONS & files.keys():
         if (beside := path.with_name(files[kind])).is_file():
             sha256s[kind] = hashlib.sha256(beside.read_bytes()).hexdigest()
-    record.files, record.sha256s, record.sha256 = files, sha256s, None
+    record.schema_, record.files, record.sha256s, record.sha256 = SCHEMA, files, sha256s, None
     document = Record.model_validate(record.model_dump(by_alias=True)).model_dump(mode="json", by_alias=True)
     del document["sha256"]
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}") + ",\n"
@@ -379,7 +382,7 @@ def read_record(path: Path) -> Record:
     try:
         data = path.read_bytes()
         record = _parsed(data)
-        _check_sha256(data)
+        check_sha256(data, record.sha256)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValidationError as error:
@@ -415,10 +418,12 @@ def _printable(value: Any) -> Any:
     return value
 
 
-def _check_sha256(data: bytes) -> None:
-    """Raises ValueError where a file has the end that `write_record` gave it, and something else before that."""
+def check_sha256(data: bytes, given: str | None) -> None:
+    """Raises ValueError where a file has a checksum and is not what `write_record` made it of."""
+    if given is None:
+        return
     written = SEAL.search(data[-100:])
-    if written and hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() != written[1].decode():
+    if not written or hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() != given:
         raise ValueError("its content is not what was written, by the sha256 at its end; make it again (whoever "
                          "changed it on purpose takes that line out)")  # fmt: skip
 
@@ -499,8 +504,18 @@ def refuse_constant(name: str) -> float:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
+    if newer := later_version(first):
+        return newer
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def later_version(problem: Mapping[str, Any]) -> str | None:
+    """What to say of a record that a later version of this program wrote, by one of pydantic's errors of it."""
+    found = re.fullmatch(r"halign-bench/record/(\d{1,9})", str(problem["input"]))
+    if tuple(problem["loc"]) != ("schema",) or not found or int(found[1]) <= int(SCHEMA.rpartition("/")[2]):
+        return None
+    return f"it is of schema {found[0]}, and this version reads up to {SCHEMA}; update halign-bench"
 
 
 def read_clips(record: Record) -> dict[str, dict[str, tuple[str, float | None]]]:
@@ -553,18 +568,18 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
 
 
 def parquet_columns(path: Path, names: Sequence[str], sha256: str | None = None) -> list[list[Any]]:
-    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where the
-    file is not the one with this sha256, or a column does not hold what it should: texts, whole numbers of replicates,
+    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where it
+    is not the file of this sha256, or a column does not hold what it should: texts, whole numbers of replicates,
     numbers; null only in `OPTIONAL`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():  # a pipe would be waited for
         raise OSError("it is no file")
-    kinds = {"value": pa.types.is_floating, "replicate": pa.types.is_integer}
     data = path.read_bytes()
-    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("its content is not what was written")
+    kinds = {"value": pa.types.is_floating, "replicate": pa.types.is_integer}
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         if file.metadata.num_rows > MAX_ROWS:  # a few bytes can stand for any number of them
             raise ValueError(f"it has {file.metadata.num_rows} rows, more than {MAX_ROWS}")

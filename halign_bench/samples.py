@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halign_bench.atomic import atomic_path
+from halign_bench.sealing import intact, seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,15 +31,20 @@ class SampleStore:
         """uint8 `[B, T, H, W, 3]` and the seconds that sampling them took (NaN: they were not sampled). Atomic."""
         import numpy as np
 
-        with atomic_path(self.path(number, nfe)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, videos=videos, seconds=np.float64(seconds), stamp=np.str_(self._stamp(number, nfe)))
+        with atomic_path(self.path(number, nfe)) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez(file, videos=videos, seconds=np.float64(seconds), stamp=np.str_(self._stamp(number, nfe)))
+            seal(temporary)
 
     def read(self, number: int, nfe: int) -> tuple[np.ndarray, float] | None:
         """Videos and seconds; None when absent, damaged or of other clips."""
         import numpy as np
 
+        path = self.path(number, nfe)
         try:
-            with np.load(self.path(number, nfe), allow_pickle=False) as stored:
+            if not intact(path):  # a damaged archive fails in many ways
+                return None
+            with np.load(path, allow_pickle=False) as stored:
                 videos, seconds, stamp = stored["videos"], float(stored["seconds"]), str(stored["stamp"])
         except Exception:  # absent or damaged: numpy, zipfile and tokenize each raise their own
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ PLAN = Bootstrap(
     replicates=B, seed=0, clips=len(IDS), identities=PEOPLE, sha256=bootstrap_signature(IDS, NAMES, B, 0)
 )  # fmt: skip
 DIFFICULTY = np.repeat(np.random.default_rng(0).normal(0, 1, PEOPLE), EACH)  # shared by all methods: pairing removes it
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Changes a record as somebody does who means it."""
+    document = json.loads(path.read_text().replace(old, new))
+    del document["sha256"]
+    path.write_text(json.dumps(document))
 
 
 def cell(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pypdf import PdfReader
-from records import IDS, cell, make_record
+from records import IDS, cell, edit, make_record
 
 from halign_bench.cli import main
 from halign_bench.errors import RequestError
@@ -349,7 +349,7 @@ def test_what_records_have_no_data_for_is_said_and_the_rest_is_drawn(bare, tmp_p
 
 def test_times_of_different_machines_are_not_drawn_against_each_other(bare, tmp_path, capsys):
     path = bare / "sft-s0.json"
-    path.write_text(path.read_text().replace('"cores": 2', '"cores": 64'))
+    edit(path, '"cores": 2', '"cores": 64')
     assert main(["figures", str(bare), "--out", str(tmp_path / "out"), "--only", "quality-seconds"]) == 2
     assert "different machines" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import run_tiny  # noqa: F401 (registers the tiny track and backbone)
-from records import IDS, cell
+from records import IDS, cell, edit
 from report_records import (
     EVIL,
     FRAMES,
@@ -332,7 +332,7 @@ def test_a_folder_for_a_track_that_makes_its_own_clips_is_refused(tmp_path, caps
     folder = tmp_path / "run"
     cell(folder, "base")
     path = folder / "base-s0.json"
-    path.write_text(path.read_text().replace('"track": "toy"', '"track": "puppet"'))
+    edit(path, '"track": "toy"', '"track": "puppet"')
     assert main(["report", str(folder), "--out", str(tmp_path / "out"), "--data", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.err == f"halign-bench: --data {tmp_path}: track puppet makes its own clips; leave --data out\n"
@@ -345,7 +345,7 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
         cell(run, method)
     good = (run / "sft-s0.json").read_text()
     (run / "nan-s0.json").write_text(re.sub(r'"value": [\d.e-]+', '"value": NaN', good, count=1))
-    (run / "newer-s0.json").write_text(good.replace("halign-bench/record/1", "halign-bench/record/9"))
+    (run / "newer-s0.json").write_text(good.replace("halign-bench/record/2", "halign-bench/record/9"))
     (run / "cut-s0.json").write_text(good[: len(good) // 2])
     (run / "again-s0.json").write_text(good)
     lacking = json.loads((run / "kto-s0.json").read_text())
@@ -362,7 +362,7 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
     problems = Page(out / "index.html").text.split("Failed, not measured or left out")[1]
     for words in (
         "nan-s0.json: left out, not a valid record, it contains NaN", "newer-s0.json: left out, not a valid record",
-        "halign-bench/record/1", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
+        "halign-bench/record/2; update", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
         "kto: fid@toy not in its record", "ipa-s0.clips.parquet: cannot be read", "tpo-s0.clips.parquet: holds NaN",
     ):  # fmt: skip
         assert words in problems, words

@@ -66,8 +66,13 @@ def _not_on_the_hub(model: str | Path, problem: Exception) -> RequestError:
     return RequestError(f"--model {model}: neither a folder here nor to be had from the hub ({first_line(problem)})")
 
 
-def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
-    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read."""
+def load(
+    folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str, stays: str | None = None
+) -> Any:
+    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read.
+
+    stays  the component that is left on the CPU, to be divided from there
+    """
     import diffusers
 
     name = index["_class_name"]
@@ -80,7 +85,8 @@ def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str
     networks = {}
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] in ("diffusers", "transformers") and _weights(folder / part):
-            networks[part] = _network(folder / part, entry[0], entry[1], dtype).to(device)
+            network = _network(folder / part, entry[0], entry[1], dtype)
+            networks[part] = network if part == stays else network.to(device)
     try:
         with quiet():
             pipeline = cls.from_pretrained(folder, **networks)

@@ -82,7 +82,7 @@ class Cache:
         with contextlib.suppress(Exception):  # damaged: numpy, zipfile and tokenize each raise their own
             if (path := self._path(key, "npy")).is_file():
                 return np.load(path, mmap_mode="r", allow_pickle=False) if intact(path) else MISSING
-            if (path := self._path(key, "npz")).is_file():
+            if (path := self._path(key, "npz")).is_file() and intact(path):
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
             if (path := self._path(key, "json")).is_file():
@@ -94,14 +94,16 @@ class Cache:
     def put(self, key: str, value: Any) -> None:
         """Raises OSError when the folder cannot be written, TypeError for what is none of the kinds above."""
         if isinstance(value, np.ndarray):
-            with atomic_path(self._path(key, "npy")) as temporary, temporary.open("wb") as file:
-                np.save(file, value, allow_pickle=False)
-                file.flush()
+            with atomic_path(self._path(key, "npy")) as temporary:
+                with temporary.open("wb") as file:
+                    np.save(file, value, allow_pickle=False)
                 seal(temporary)
         elif isinstance(value, Mapping) and any(isinstance(one, np.ndarray) for one in value.values()):
-            with atomic_path(self._path(key, "npz")) as temporary, temporary.open("wb") as file:
-                arrays: dict[str, Any] = {name: np.asarray(one) for name, one in value.items()}
-                np.savez(file, **arrays)
+            arrays: dict[str, Any] = {name: np.asarray(one) for name, one in value.items()}
+            with atomic_path(self._path(key, "npz")) as temporary:
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+                seal(temporary)
         elif isinstance(value, Unscorable):
             self._put_json(key, {"reason": value.reason})
         else:
