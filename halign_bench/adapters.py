@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.atomic import atomic_path
 from halign_bench.chunks import checksum
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import HOLDER, active_inserts, attach_insert, inserts, remove_inserts
 
@@ -28,6 +29,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"  # the file name diffusers looks fo
 INSERT_WEIGHTS = "insert.safetensors"
 INSERT_CONFIG = "insert.json"
 CHECKSUM = "sha256"  # of the tensors, among the metadata
+ACTIVE = "_halign_active"  # the denoiser's attribute
 
 
 def _tuner_layers(module: torch.nn.Module) -> list[Any]:
@@ -45,6 +47,11 @@ def _loras(module: torch.nn.Module) -> tuple[str, ...]:
     return tuple(getattr(module, "peft_config", None) or ())
 
 
+def active(module: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the adapters that the innermost `active_adapters` has on; none outside of any."""
+    return tuple(getattr(module, ACTIVE, ()))
+
+
 @contextmanager
 def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Within the context exactly `names` are active; none of them leaves the base, bit for bit.
@@ -52,8 +59,7 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     Nests, restores what was active before, and never changes which parameters train. Without any
     adapter attached and none asked for it does nothing. Raises ValueError for a name not attached.
 
-    With gradient checkpointing the forward pass is run again during `backward()`: that must happen
-    inside the same context (a reference forward under `no_grad` within it may open and close its own).
+    With gradient checkpointing blocks are run again during `backward()`: `halign_bench.recompute` does so as they were.
     """
     unknown = [name for name in names if name not in attached(module)]
     if unknown:
@@ -61,26 +67,23 @@ def active_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[N
     layers, loras = _tuner_layers(module), [name for name in names if name in _loras(module)]
     # Layers may differ: an adapter need not target every layer that another one does.
     before = [(list(layer.active_adapters), bool(layer.disable_adapters)) for layer in layers]
-    trains = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    outside = active(module)
 
-    def switch(layer: Any, active: list[str], disabled: bool) -> None:
-        layer.set_adapter(active)
-        layer.enable_adapters(not disabled)
-
-    def restore_trains() -> None:
-        for parameter, flag in trains:  # peft ties requires_grad to being active; here it is the trainer's alone
-            parameter.requires_grad_(flag)
+    def switch(layer: Any, on: list[str], disabled: bool) -> None:
+        # What peft's set_adapter and enable_adapters set, which also say which parameters train: that is the trainer's
+        # alone, and to go through all parameters twice a step would cost more than the switches.
+        layer._active_adapter, layer._disable_adapters = on, disabled
 
     try:
-        for layer, (_, _disabled) in zip(layers, before, strict=True):
+        for layer in layers:
             switch(layer, loras, not loras)
-        restore_trains()
+        setattr(module, ACTIVE, tuple(names))
         with active_inserts(module, [name for name in names if name in inserts(module)]):
             yield
     finally:
-        for layer, (active, disabled) in zip(layers, before, strict=True):
-            switch(layer, active, disabled)
-        restore_trains()
+        setattr(module, ACTIVE, outside)
+        for layer, (names_before, disabled) in zip(layers, before, strict=True):
+            switch(layer, names_before, disabled)
 
 
 @contextmanager
@@ -88,15 +91,18 @@ def fused_adapters(module: torch.nn.Module, names: Sequence[str]) -> Iterator[No
     """As `active_adapters`, to sample with: the base's own weights carry the LoRAs, whose layers cost nothing then.
 
     Afterwards the base is as it was, bit for bit. Meanwhile there are two of each weight that has a LoRA. Outputs
-    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, and those
-    of half precision, whose rounding would swallow it.
+    are those of `active_adapters` but for rounding. Weights that cannot carry a LoRA do not: quantised ones, those of
+    half precision, whose rounding would swallow it, and those that are divided among processes.
     """
     import torch
     from peft.tuners.lora import Linear
 
     loras = [name for name in names if name in _loras(module)]
     layers = [layer for layer in _tuner_layers(module) if any(name in layer.lora_A for name in loras)]
-    fit = all(isinstance(layer, Linear) and layer.weight.dtype == torch.float32 for layer in layers)
+    fit = all(
+        isinstance(layer, Linear) and layer.weight.dtype == torch.float32 and not hasattr(layer.weight, "to_local")
+        for layer in layers
+    )
     if not (layers and fit):
         with active_adapters(module, names):
             yield
@@ -140,6 +146,8 @@ def attach_lora(
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
+    from halign_bench.lora import adopt
+
     if name in attached(module):
         raise ValueError(f"an adapter {name} is attached already")
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=list(targets), init_lora_weights=True)
@@ -152,6 +160,7 @@ def attach_lora(
             inject_adapter_in_model(config, module, name)
         except ValueError as problem:
             raise RequestError(f"the backbone has no layers named like {', '.join(targets)}: {problem}") from problem
+    adopt(module)
     module.peft_config[name].exclude_modules = None  # type: ignore[union-attr, index]  # no property of the LoRA
     module.requires_grad_(False)
     parameters = adapter_parameters(module, name)
@@ -217,8 +226,7 @@ def save_adapters(
     """
     import json
 
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from halign_bench.tensor_files import save_tensors
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -226,9 +234,9 @@ def save_adapters(
     for name in names:
         (partial / name).mkdir(parents=True)
         if name in inserts(module):
-            weights = {key: p.detach().cpu().contiguous() for key, p in _insert_parameters(module, name).items()}
+            weights = {key: p.detach().cpu() for key, p in _insert_parameters(module, name).items()}
             with atomic_path(partial / name / INSERT_WEIGHTS) as file:
-                save_file(weights, str(file), metadata={"format": "pt", CHECKSUM: checksum(weights)})
+                save_tensors(weights, file, {"format": "pt", CHECKSUM: checksum(weights)})
             if about is not None:
                 (partial / name / INSERT_CONFIG).write_text(json.dumps(about(name), indent=2) + "\n", encoding="utf-8")
             continue
@@ -236,12 +244,11 @@ def save_adapters(
         config = {
             f"{component}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()
         }
-        state = get_peft_model_state_dict(module, adapter_name=name)  # type: ignore[arg-type]  # any module will do
-        state = {f"{component}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+        state = {f"{component}.{key}": p.detach().cpu() for key, p in _without_name(module, name).items()}
         about_it = json.dumps(config, default=str, sort_keys=True)
         metadata = {"format": "pt", "lora_adapter_metadata": about_it, CHECKSUM: checksum(state, about_it)}
         with atomic_path(partial / name / WEIGHTS) as file:
-            save_file(state, str(file), metadata=metadata)
+            save_tensors(state, file, metadata)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -276,9 +283,7 @@ def _check(metadata: Mapping[str, str], weights: dict[str, torch.Tensor], about:
 
 
 def _load_lora(module: torch.nn.Module, file: Path) -> None:
-    import json
-
-    from peft import set_peft_model_state_dict
+    import torch
     from safetensors import SafetensorError, safe_open
 
     name = file.parent.name
@@ -287,20 +292,21 @@ def _load_lora(module: torch.nn.Module, file: Path) -> None:
             about = stored.metadata()["lora_adapter_metadata"]
             weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
             _check(stored.metadata(), weights, about)
-            config = json.loads(about)
+            config = parsed(about)
             component = next(key.removesuffix("r") for key in config if key == "r" or key.endswith(".r"))
             config = {key.removeprefix(component): value for key, value in config.items()}
             state = {key.removeprefix(component): value for key, value in weights.items()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, StopIteration) as problem:
         raise RequestError(f"{file}: not a readable LoRA file ({problem}); train the method again") from problem
     attach_lora(module, name, config["target_modules"], config["r"], config["lora_alpha"], seed=0)
-    found = {_with_name(key, name): tuple(value.shape) for key, value in state.items()}
-    if _shapes(adapter_parameters(module, name)) != found:
+    own = _without_name(module, name)
+    if _shapes(own) != _shapes(state):
         remove_adapters(module, [name])
         raise RequestError(f"{file}: these LoRA weights belong to another backbone")
-    set_peft_model_state_dict(module, state, adapter_name=name)
-    for parameter in adapter_parameters(module, name).values():
-        parameter.requires_grad_(False)
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(state[key])
+            parameter.requires_grad_(False)
 
 
 def _load_insert(module: torch.nn.Module, file: Path, attach_named: Callable[[str], object]) -> None:
@@ -335,13 +341,13 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def _with_name(key: str, name: str) -> str:
-    """peft stores `….lora_A.weight`; in the model it is `….lora_A.NAME.weight`."""
-    stem, _, last = key.rpartition(".")
-    return f"{stem}.{name}.{last}"
+def _without_name(module: torch.nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """By the names that peft stores them under: `….lora_A.weight` for `….lora_A.NAME.weight`."""
+    own = re.compile(rf"(\.lora_\w+)\.{re.escape(name)}(?=\.|$)")
+    return {own.sub(r"\1", key): parameter for key, parameter in adapter_parameters(module, name).items()}
 
 
 __all__ = [
-    "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "fused_adapters", "load_adapters",
-    "remove_adapters", "save_adapters",
+    "active", "active_adapters", "adapter_parameters", "attach", "attach_lora", "attached", "fused_adapters",
+    "load_adapters", "remove_adapters", "save_adapters",
 ]

@@ -9,13 +9,13 @@ LoRAs need nothing of ours: `pipeline.load_lora_weights` reads them. A module of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.adapters import INSERT_CONFIG, INSERT_WEIGHTS
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.inserts import Block, Insert, hooked
 
@@ -87,7 +87,7 @@ def from_pretrained(folder: str | Path, denoiser: torch.nn.Module) -> TrainedIns
 
     folder = Path(folder)
     try:
-        about = json.loads((folder / INSERT_CONFIG).read_text(encoding="utf-8"))
+        about = parsed((folder / INSERT_CONFIG).read_text(encoding="utf-8"))
         weights = load_file(folder / INSERT_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as problem:
         raise RequestError(f"{folder}: no module of a method's own can be read there ({problem})") from None

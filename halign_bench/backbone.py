@@ -54,6 +54,8 @@ class Backbone:
     needs_model     whether it has no weights of its own, so that a person says which
     slots           latent frames in front of the clip's own that hold the reference, for a model that is made so
     precision       what the harness multiplies in: set by a run to what the device does natively
+    checkpointing   whether blocks run again in training's backward pass instead of keeping what they computed: less
+                    memory, a third longer. Off unless the backbone says so
     """
 
     kind: ClassVar[str] = "backbone"
@@ -73,6 +75,7 @@ class Backbone:
     base_sha256: str
     device: str
     precision: Precision = "fp32"
+    checkpointing: bool = False
 
     @classmethod
     def load(cls, checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
@@ -108,6 +111,10 @@ class Backbone:
         """The second branch of classifier-free guidance (audio off, skeleton and reference kept)."""
         raise NotImplementedError
 
+    def encoders(self) -> Sequence[torch.nn.Module]:
+        """Modules that only `encode`, `decode` and `condition` need: off the device while nothing does."""
+        return ()
+
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of one latent, slots included."""
         raise NotImplementedError
@@ -130,6 +137,16 @@ class Backbone:
 
         with self.autocast(), running(self.denoiser, self.blocks, x_t, condition, self.slots):
             return self.predict(x_t, t, condition)
+
+    @contextmanager
+    def without_encoders(self) -> Iterator[None]:
+        """Within the context `encoders` are on the host, where their weights stay once they have been there."""
+        from halign_bench.residence import Hosted
+
+        if not hasattr(self, "_hosted"):
+            self._hosted = Hosted(self.encoders())
+        with self._hosted.aside(self.device):
+            yield
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

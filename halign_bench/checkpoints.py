@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
 from halign_bench.machine import out_of_memory
 from halign_bench.sealing import intact, seal
 
@@ -62,18 +63,16 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """None when there is none, or it or the log of its steps is damaged, or it is of another request."""
-        import pickle
-
-        import torch
+        from halign_bench.extractors.checkpoint import opened
 
         file = self.folder / "checkpoint.pt"
         try:
             if not intact(file):
                 return None
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+            saved = opened(file.read_bytes())
             if saved["fingerprint"] != self.fingerprint or len(self.log()) < saved["state"]["steps"]:
                 return None
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
+        except Exception as problem:  # absent or damaged, of which torch has many
             if out_of_memory(problem):
                 raise  # what is there is not lost for it
             return None
@@ -101,7 +100,7 @@ class Checkpoints:
         """Lines of the steps that need not be done again."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        return [parsed(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
 
     def discard(self) -> None:
         """There is nothing in this training to go on from."""
@@ -115,7 +114,7 @@ class Checkpoints:
     def read_result(self) -> dict[str, Any] | None:
         """None when there is none, or it is damaged or of another request."""
         try:
-            content = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+            content = parsed((self.folder / "result.json").read_text(encoding="utf-8"))
             own = content["fingerprint"] == self.fingerprint and content["sha256"] == _sha256(content["result"])
             return dict(content["result"]) if own else None
         except (OSError, ValueError, KeyError, TypeError):

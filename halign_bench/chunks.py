@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_path
+from halign_bench.documents import parsed
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +21,12 @@ def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from halign_bench.tensor_files import save_tensors
 
     names = json.dumps([chunk["ids"], chunk["identities"]])
     metadata = {
@@ -33,11 +34,14 @@ def write_chunk(path: Path, key: str, chunk: dict[str, Any]) -> None:
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }  # fmt: skip
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in chunk["tensors"].items()}, temporary, metadata)
+        save_tensors(chunk["tensors"], temporary, metadata)
 
 
 def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
-    """The chunk, or None when it is absent, unreadable, of another key, or not what was written."""
+    """The chunk, or None when it is absent, unreadable, of another key, or not what was written.
+
+    Its tensors are the file itself, mapped into memory; all of it is read here once, for its checksum.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -54,7 +58,7 @@ def read_chunk(path: Path, key: str) -> dict[str, Any] | None:
         return None
     if not intact:
         return None
-    ids, identities = json.loads(names)
+    ids, identities = parsed(names)
     return {"tensors": tensors, "ids": ids, "identities": identities}
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from halign_bench import __version__, registry
+from halign_bench import __version__, processes, registry
 from halign_bench.analysis.commands import app as analyze
 from halign_bench.assets.commands import app as assets
 from halign_bench.checking.commands import EPILOG as CHECK_EXAMPLES
@@ -103,7 +103,8 @@ def _root(
   halign-bench run --methods diffusion-dpo --preferences labels.jsonl
   halign-bench run --methods sft --track clips --data videos/ --backbone wan --frames 49 --size 832x480 \\
       --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
-  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379"""
+  halign-bench run --methods tpo,ipa --out /shared/run --executor ray --ray-address HOST:6379
+  accelerate launch --multi_gpu --num_processes 8 -m halign_bench run --methods tpo"""
 )
 def run(
     methods: Annotated[
@@ -152,18 +153,24 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Train and evaluate methods under one protocol, and rank them where the data support it."""
-    seed_list = parse_seeds(seeds)
-    nfe_list = parse_nfe(nfe) if nfe is not None else None
-    # Names first: they answer without importing torch.
-    for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
-        registry.check("method", name)
-    registry.check("track", track)
-    registry.check("backbone", backbone)
-    choice = ModelChoice.of(model, audio_encoder, frames, size)
-    if data is not None and not data.is_dir():
-        raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
-    if preferences is not None and not preferences.is_file():
-        raise RequestError(f"--preferences {preferences}: {'not a file' if preferences.exists() else 'no such file'}")
+    launch = processes.join(device)
+    if processes.overlooked():
+        more = "--multi_gpu starts more, without GPUs too (docs/scale.md)"
+        print(f"halign-bench: accelerate launch --cpu starts one process; {more}", file=sys.stderr)
+    with launch.settled():
+        seed_list = parse_seeds(seeds)
+        nfe_list = parse_nfe(nfe) if nfe is not None else None
+        # Names first: they answer without importing torch.
+        for name in dict.fromkeys(name for text in methods for parts in parse_methods(text) for name, _ in parts):
+            registry.check("method", name)
+        registry.check("track", track)
+        registry.check("backbone", backbone)
+        choice = ModelChoice.of(model, audio_encoder, frames, size)
+        if data is not None and not data.is_dir():
+            raise RequestError(f"--data {data}: {'not a folder' if data.exists() else 'no such folder'}")
+        if preferences is not None and not preferences.is_file():
+            what = "not a file" if preferences.exists() else "no such file"
+            raise RequestError(f"--preferences {preferences}: {what}")
 
     from halign_bench.plan import RunRequest
     from halign_bench.runner import run as run_benchmark
@@ -174,7 +181,9 @@ def run(
         preferences=preferences, device=device, json=as_json,
         where=Where(executor, ray_address, task_cpus, task_gpus),
     )  # fmt: skip
-    return run_benchmark(request)
+    code = run_benchmark(request)
+    launch.leave()
+    return code
 
 
 @app.command(
@@ -406,11 +415,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except HalignError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(error, str(error), error.exit_code)
     except UsageError as error:
-        return _complain(_usage_sentence(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _complain(error, one_line(_usage_sentence(error)), 2)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _complain(error, "interrupted", 130)
     except BrokenPipeError:  # the reader of our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -418,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (sentence := _machine_sentence(problem)) is None:
             raise
     # Outside of the handler: what the failed work held is free by now.
-    return _complain(sentence, 2)
+    return _complain(RequestError(sentence), one_line(sentence), 2)
 
 
 def _machine_sentence(problem: Exception) -> str | None:
@@ -433,8 +442,10 @@ def _machine_sentence(problem: Exception) -> str | None:
     return None
 
 
-def _complain(sentence: str, code: int) -> int:
-    print(f"halign-bench: {one_line(sentence)}", file=sys.stderr)
+def _complain(error: BaseException, sentence: str, code: int) -> int:
+    if not processes.speaks(error):  # and ends as if well: a launcher ends the others with the first that does not
+        return 0
+    print(f"halign-bench: {sentence}", file=sys.stderr)
     return code
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halign_bench.errors import first_line
 from halign_bench.results import ClipScore, MetricValue
 from halign_bench.stats import percentile_interval, resampled_means
-from halign_bench.track import Unscorable
+from halign_bench.track import LARGEST, Unscorable
 
 if TYPE_CHECKING:
     from halign_bench.metric import Metric
@@ -37,7 +37,7 @@ def conclude(
     check       called often; may raise to stop
     """
     scored = [not isinstance(value, Unscorable) for value in metric.values]
-    value = finite_or_none(metric.compute())
+    value, reason = _total(metric)
     clips: list[ClipScore] = []
     resampled: list[float | None] = []
     if metric.per_clip:
@@ -48,16 +48,37 @@ def conclude(
     else:
         for draw in draws:
             check()
-            resampled.append(finite_or_none(metric.compute(draw)) if value is not None else None)
+            resampled.append(_resampled(metric, draw) if value is not None else None)
         replicates = np.array([np.nan if number is None else number for number in resampled], float)
     clusters = len({identity for identity, ok in zip(identities, scored, strict=True) if ok})
     found = MetricValue(
         value=value, n=sum(scored), failed=metric.failures(), unit=metric.unit,
         ci=percentile_interval(value, replicates, clusters, metric.bounds) if value is not None else None,
         higher_is_better=metric.higher_is_better, bounds=metric.bounds, protocol=metric.protocol,
-        reason=metric.reason() if value is None else None,
+        reason=reason,
     )  # fmt: skip
     return Conclusion(found, clips, resampled)
+
+
+def _total(metric: Metric) -> tuple[float | None, str | None]:
+    """The score of all clips, or why there is none."""
+    if (reason := metric.degenerate()) is not None:
+        return None, reason
+    try:
+        value = metric.compute()
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError) as problem:  # of numbers that it cannot take
+        return None, f"it cannot be computed: {first_line(problem)}"
+    if value is None:
+        return None, metric.reason()
+    known = finite_or_none(value)
+    return known, None if known is not None else "over all clips it is not a finite number"
+
+
+def _resampled(metric: Metric, draw: np.ndarray) -> float | None:
+    try:
+        return finite_or_none(metric.compute(draw))
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+        return None
 
 
 def not_measured(cls: type[Metric], reason: str) -> MetricValue:
@@ -69,7 +90,7 @@ def not_measured(cls: type[Metric], reason: str) -> MetricValue:
 
 
 def finite_or_none(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+    return float(value) if value is not None and abs(value) < LARGEST else None
 
 
 __all__ = ["Conclusion", "conclude", "finite_or_none", "not_measured"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import RequestError
+from halign_bench.printing import printable
 from halign_bench.track import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class MediaError(RequestError):
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A file name that can be printed and stored: undecodable bytes and control characters are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 @contextmanager

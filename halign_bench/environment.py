@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from halign_bench.processes import here
 from halign_bench.results import Environment
 
 PACKAGES = (
@@ -19,11 +20,14 @@ PACKAGES = (
 
 
 def capture_environment() -> Environment:
-    """Versions, git state of the source tree (None for an installed copy) and hardware."""
+    """Versions, git state of the source tree (None for an installed copy), hardware and processes of the launch."""
     commit, dirty = git_state(Path(__file__).resolve().parent)
+    processes = here()
+    launch = {"processes": processes.world, "weights_divided": processes.sharded} if processes.world > 1 else {}
     return Environment(
-        python=platform.python_version(), packages=_versions(), git_commit=commit, git_dirty=dirty, hardware=hardware()
-    )
+        python=platform.python_version(), packages=_versions(), git_commit=commit, git_dirty=dirty,
+        hardware={**hardware(), **launch},
+    )  # fmt: skip
 
 
 def _versions() -> dict[str, str]:

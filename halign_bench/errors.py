@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import re
 
+from halign_bench.printing import printable
+
+LONGEST = 2000  # characters of a sentence; what is quoted in it may be a file's contents
+
 
 class HalignError(Exception):
-    """What went wrong, with which file, clip or option, and what to do about it."""
+    """What went wrong, with which file, clip or option, and what to do about it.
+
+    One sentence, and where several things are to be told each on a line of its own below it. What it quotes may come
+    from anywhere, so `one_line` is made of each.
+    """
 
     exit_code = 2
 
+    def __init__(self, *lines: object) -> None:
+        told = [one_line(str(line)) for line in lines]
+        super().__init__(*(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…" for line in told))
+
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return "\n  ".join(self.args)
 
 
 class RequestError(HalignError):
@@ -44,6 +56,12 @@ class Interrupted(HalignError):
     exit_code = 130
 
 
+class LaunchBroken(Interrupted):
+    """Of the processes that were launched together one is gone; what is done is kept and `run` again continues."""
+
+    exit_code = 1
+
+
 def one_line(text: str) -> str:
     r"""A sentence, whatever was quoted in it: no line ends and nothing that moves a terminal's cursor.
 
@@ -51,7 +69,7 @@ def one_line(text: str) -> str:
     'a.json: not valid: line 2 \\x1b[2J'
     """
     joined = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return printable(joined)
 
 
 def first_line(problem: BaseException) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.concluding import conclude, not_measured
-from halign_bench.errors import PluginError, RequestError
+from halign_bench.errors import Diverged, PluginError, RequestError
 from halign_bench.metric import Metric, Scored
+from halign_bench.processes import here
 from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, Sign, metric_key, parse_key
 from halign_bench.samples import SampleStore
 from halign_bench.signs import in_samples, over_exposed
@@ -146,10 +147,14 @@ class Evaluator:
         folder    of this cell alone: decoded chunks, each written atomically, so that a killed run goes on
         segments  how the method spends each NFE of the grid; none of them is evenly
         Raises `Interrupted` at the next step once the user asked to stop.
+        The processes of a launch share the sampling; the first one scores, and the others return without scores.
         """
-        result = Evaluation()
+        result, processes = Evaluation(), here()
         store = self._store(folder, seed)
-        self._sample(active, segments, store, progress, label)
+        with processes.settled():
+            self._sample(active, segments, store, progress, label)
+        if not processes.main:
+            return result
         started = time.perf_counter()
         points = len(self.ids) * len(self.profile.nfe)
         with progress.phase(f"{label}: score", points, points * SCORE_WEIGHT) as phase:
@@ -165,24 +170,35 @@ class Evaluator:
         from halign_bench.sampling import initial_noise, sample
 
         grid, guidance, chunks = self.profile.nfe, self.backbone.guidance, self.chunks()
+        processes = here()
         with progress.phase(f"{label}: sample", len(self.ids) * sum(grid), len(self.ids) * sum(grid)) as phase:
 
             def active_or_stop(t: float) -> Sequence[str]:
-                phase.check()  # called at every step, so Ctrl-C is answered within one
+                if processes.sharded:  # all of them go through the network together, or none
+                    with processes.settled():
+                        phase.check()
+                else:
+                    phase.check()  # called at every step, so Ctrl-C is answered within one
                 return active(t)
 
             wanted = [(c, nfe) for c in range(len(chunks)) for nfe in grid]
-            missing = [(c, nfe) for c, nfe in wanted if store.read(c, nfe) is None]
-            found = set(wanted) - set(missing)
-            phase.already(sum(len(chunks[c]) * nfe for c, nfe in found))
-            for number in sorted({c for c, _ in missing}):
+            lacking = processes.from_main(lambda: [[c, nfe] for c, nfe in wanted if store.read(c, nfe) is None])
+            missing = {(c, nfe) for c, nfe in lacking}
+            phase.already(sum(len(chunks[c]) * nfe for c, nfe in wanted if (c, nfe) not in missing))
+            for together in processes.rounds(sorted({c for c, _ in missing})):
+                number, own = processes.share(together)
+                if number is None:
+                    break
                 clips = [self.clip(index) for index in chunks[number]]
                 condition = self.backbone.condition(clips)
                 noise = initial_noise(self.backbone, [clip.id for clip in clips], store.seed)
                 if not self._warm:  # allocations and kernel choice of the first call are not the model's speed
                     sample(self.backbone, condition, noise, nfe=2, guidance=guidance, active=active_or_stop)
                     self._warm = True
-                for nfe in (nfe for c, nfe in missing if c == number):
+                for nfe in (nfe for nfe in grid if any((c, nfe) in missing for c in together)):
+                    lacked = own and (number, nfe) in missing
+                    if not lacked and not processes.sharded:
+                        continue
                     self._synchronise()
                     started = time.perf_counter()
                     latents = sample(
@@ -191,8 +207,10 @@ class Evaluator:
                     )
                     self._synchronise()
                     seconds = time.perf_counter() - started
-                    store.write(number, nfe, self.backbone.decode(latents), seconds)
-                    phase.advance(len(clips) * nfe)
+                    _check_finite(latents, [clip.id for clip in clips], nfe)
+                    if lacked:
+                        store.write(number, nfe, self.backbone.decode(latents), seconds)
+                    phase.advance(sum(len(chunks[c]) * nfe for c in together if (c, nfe) in missing))
 
     def _score(self, nfe: int, store: SampleStore, phase: Any, result: Evaluation) -> None:
         """Each extractor sees each clip once; every metric then reads what it gave."""
@@ -241,7 +259,8 @@ class Evaluator:
         result.metrics[metric_key(SPEED, self.track.name, point)] = MetricValue(
             value=seconds / generated if sampled else None, n=len(self.ids) if sampled else 0,
             unit="seconds per generated second", higher_is_better=False, bounds=(0, None),
-            protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}, {self.backbone.precision}",
+            protocol=f"{self._speed_protocol()}; on {device_name(self.backbone.device)}, {self.backbone.precision}"
+            + (f", weights divided among {here().world} processes" if here().sharded else ""),
             reason=None if sampled else "the videos were given, not sampled",
         )  # fmt: skip
 
@@ -290,6 +309,15 @@ class Evaluator:
             import torch
 
             torch.cuda.synchronize(self.backbone.device)
+
+
+def _check_finite(latents: Any, ids: Sequence[str], nfe: int) -> None:
+    """Decoded, numbers gone wrong would be pictures like others. Raises Diverged."""
+    finite = latents.flatten(1).isfinite().all(1).tolist()
+    wrong = [name for name, fine in zip(ids, finite, strict=True) if not fine]
+    if wrong:
+        more = f" and {len(wrong) - 1} more clips" if len(wrong) > 1 else ""
+        raise Diverged(f"samples of {wrong[0]}{more} at NFE {nfe} hold numbers that are not finite")
 
 
 SCORE_WEIGHT = 4.0  # of one clip, in network evaluations; only the estimate of the time left rests on it

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.locking import locked
 
@@ -131,7 +132,7 @@ class RunFolder:
 
     def _read_manifest(self) -> dict:
         try:
-            document = json.loads(self.manifest.read_text(encoding="utf-8"))
+            document = parsed(self.manifest.read_text(encoding="utf-8"))
             if document["schema"] == SCHEMA and document["protocol_hash"] and isinstance(document["protocol"], dict):
                 return dict(document)
         except OSError as problem:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from halign_bench.batch import error, half_ties
-from halign_bench.errors import RequestError
+from halign_bench.errors import Diverged, RequestError
 from halign_bench.sampling import derived_seed
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def implicit_accuracy(
     method: AlignmentMethod, backbone: Backbone, data: PreferenceSet, earlier: Adapters | None = None,
     batch_size: int = 16,
 ) -> list[HeldOut]:
-    """For each criterion of `data` that has held-out pairs, and for "overall". The reference is the base."""
+    """For each criterion of `data` that has held-out pairs, and for "overall". The reference is the base.
+
+    Raises Diverged where a prediction is not finite: compared, it would count as a pair that was told wrong.
+    """
     import torch
 
     from halign_bench.preferences import OVERALL
@@ -103,6 +106,8 @@ def implicit_accuracy(
     where = {pair: row for row, pair in enumerate(wanted)}
     gap = policy[0] - reference[0]  # [rows, levels]
     power, reference_power = policy[1], reference[1]
+    if not bool(gap.isfinite().all()):
+        raise Diverged("predictions on held-out pairs are not finite numbers")
     reports = []
     for criterion, rows in pairs.items():
         winner = torch.tensor([where[p, k] for p, k in zip(rows.prompt, rows.winner, strict=True)])

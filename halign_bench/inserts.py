@@ -91,7 +91,7 @@ def attach_insert(
         layers = insert.build(blocks, condition).float()
     if not hasattr(module, HOLDER):
         holder = torch.nn.ModuleDict()
-        holder.adds, holder.active = {}, ()
+        holder.adds, holder.active, holder.running = {}, (), None
         module.add_module(HOLDER, holder)
     module.requires_grad_(False)
     holder = getattr(module, HOLDER)
@@ -132,8 +132,6 @@ def running(
     """Within the context, meant for one forward pass of `latents` `[B, C, T, H, W]`, active inserts add what they add.
 
     The first `slots` latent frames are not the video's and are not added to.
-
-    Gradient checkpointing repeats the forward pass in `backward()`, without them; torch then raises an error.
     """
     holder = getattr(module, HOLDER, None)
     if holder is None or not holder.active:
@@ -141,8 +139,17 @@ def running(
         return
     places = list(blocks())
     additions = [holder.adds[name](holder[name], places, condition) for name in holder.active]
-    with hooked(places, additions, (len(latents), latents.shape[2] - slots, *latents.shape[3:])):
-        yield
+    holder.running = (places, additions, (len(latents), latents.shape[2] - slots, *latents.shape[3:]))
+    try:
+        with hooked(*holder.running):
+            yield
+    finally:
+        holder.running = None
+
+
+def now_running(module: torch.nn.Module) -> tuple[Sequence[Block], Sequence[Additions], tuple[int, ...]] | None:
+    """What `hooked` was given for the forward pass that is under way; None where nothing is added to it."""
+    return getattr(getattr(module, HOLDER, None), "running", None)
 
 
 @contextmanager
@@ -204,5 +211,5 @@ def _hooks(number: int, block: Block, additions: Sequence[Additions], shape: tup
 
 __all__ = [
     "HOLDER", "Addition", "Additions", "Block", "Insert", "active_inserts", "attach_insert", "hooked",
-    "inserts", "remove_inserts", "running",
+    "inserts", "now_running", "remove_inserts", "running",
 ]

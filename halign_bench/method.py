@@ -148,6 +148,7 @@ class AlignmentMethod:
     summary: ClassVar[str] = ""
     claims: tuple[Claim, ...] = ()  # of the class, or of one configuration
     shares_noise: ClassVar[bool] = True  # winner and loser of a pair reach the policy with the same noise and t
+    separable: ClassVar[bool] = False  # a sample's loss is the same in any batch, so that batches may come in parts
 
     class Config(Config):
         pass

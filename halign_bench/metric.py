@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from halign_bench.track import Clip, Extractor, Unscorable
+from halign_bench.track import LARGEST, Clip, Extractor, Unscorable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +95,10 @@ class Metric:
         """The score over all clips, or over a resample of their positions; None when nothing was scored."""
         raise NotImplementedError
 
+    def degenerate(self) -> str | None:
+        """Why a score of these features would mean nothing, although it could be computed; None where it does."""
+        return None
+
     def failures(self) -> dict[str, int]:
         """How many clips could not be scored, by reason."""
         return dict(Counter(value.reason for value in self.values if isinstance(value, Unscorable)))
@@ -113,7 +117,7 @@ def _finite(value: Any) -> bool:
     if isinstance(value, Unscorable):
         return True
     parts = value if isinstance(value, tuple) else (value,)
-    return all(bool(np.isfinite(part).all()) for part in parts)
+    return all(bool((np.abs(part) < LARGEST).all()) for part in parts)
 
 
 class PerClipMetric(Metric):
@@ -132,6 +136,16 @@ class SetMetric(Metric):
 
     def distance(self, features: np.ndarray, target_features: np.ndarray) -> float:
         raise NotImplementedError
+
+    def degenerate(self) -> str | None:
+        """An extractor that cannot tell real clips apart makes everything alike."""
+        import numpy as np
+
+        real = [np.asarray(value[1]) for value in self.values if not isinstance(value, Unscorable)]
+        first = next((one[0] for one in real if len(one)), None)
+        if first is None or sum(map(len, real)) < 2 or not all((one == first).all() for one in real):
+            return None
+        return "all real clips have the same features: the extractor tells nothing apart"
 
     def compute(self, indices: np.ndarray | None = None) -> float | None:
         """Resamples the same clip positions on both sides."""

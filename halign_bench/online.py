@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone, Condition, Denoiser
     from halign_bench.method import AlignmentMethod, Stage
     from halign_bench.preferences import PreferenceSet
+    from halign_bench.processes import Processes
 
 
 class OnlineFeed:
@@ -28,22 +29,22 @@ class OnlineFeed:
 
     With several processes each samples and scores its share of a rollout, and all of them get the whole.
 
-    policy       the denoiser as it is now, without gradients
-    accelerator  of accelerate: how many processes there are, and how they put their shares together
+    policy     the denoiser as it is now, without gradients
+    processes  of the launch
 
     Raises RequestError where there is no annotator, or a rollout does not fill a batch or cannot be shared.
     """
 
     def __init__(
         self, method: AlignmentMethod, data: PreferenceSet, stage: Stage, index: int, samples: int, seed: int,
-        backbone: Backbone, policy: Denoiser, accelerator: Any,
+        backbone: Backbone, policy: Denoiser, processes: Processes,
     ) -> None:
         if stage.rollout is None or stage.interval != (0.0, 1.0):
             raise ValueError(f"stage {stage.adapter} learns online: it needs a rollout, and all t as its interval")
         if data.annotate is None:
             raise RequestError(f"{method.name} scores new samples, and these preferences come without their annotator")
         self.method, self.data, self.stage, self.spec = method, data, stage, stage.rollout
-        self.backbone, self.accelerator, self.size, self.key = backbone, accelerator, samples, (seed, index)
+        self.backbone, self.processes, self.size, self.key = backbone, processes, samples, (seed, index)
         self.annotate, self.columns = data.annotate, [data.criteria.index(c) for c in data.named(stage.criterion)]
         self.rows, self.passes = self.spec.prompts * self.spec.group, 0
         full = self.rows * self.spec.steps // samples
@@ -52,10 +53,10 @@ class OnlineFeed:
                 f"{method.name}: a rollout of {self.spec.prompts} prompts, {self.spec.group} samples each and "
                 f"{self.spec.steps} steps of these does not fill a batch of {samples}; sample more, or learn from less"
             )
-        if self.rows % accelerator.num_processes:
+        if self.rows % processes.world:
             raise RequestError(
                 f"{method.name}: {self.rows} samples of a rollout cannot be shared among "
-                f"{accelerator.num_processes} processes; choose another number of prompts or of samples for each"
+                f"{processes.world} processes; choose another number of prompts or of samples for each"
             )
         self.updates = min(full, self.spec.updates or full)
         self.number = -1  # of the rollout that is at hand
@@ -93,15 +94,16 @@ class OnlineFeed:
     def _roll_out(self, number: int) -> None:
         """Samples and scores rollout `number` with the policy as it is."""
         self.passes = 0
-        spec, share = self.spec, self.rows // self.accelerator.num_processes
+        spec, share = self.spec, self.rows // self.processes.world
         self.prompts = visited(self.data.n_train, spec.prompts, number, (*self.key, "prompts"))
-        mine = range(share * self.accelerator.process_index, share * (self.accelerator.process_index + 1))
+        mine = range(share * self.processes.rank, share * (self.processes.rank + 1))
         ways, scores = [], []
         for start in range(0, share, self.size):
             rows = mine[start : start + self.size]
             ways.append(self._sample(number, rows))
             scores.append(self._score(rows, ways[-1].x[:, -1]))
-        self.t, self.passes = ways[0].t.cpu(), self.passes * self.accelerator.num_processes
+        self.processes.settle()  # before anybody waits in a collective for one that has failed
+        self.t, self.passes = ways[0].t.cpu(), self.passes * self.processes.world
         x, log_prob = (self._shared([getattr(way, name) for way in ways]) for name in ("x", "log_prob"))
         self.x, self.log_prob = x, log_prob
         self.rewards = self._shared(scores).view(spec.prompts, spec.group, len(self.columns))
@@ -168,10 +170,7 @@ class OnlineFeed:
         """What all processes have, in the order of rows, on the CPU."""
         import torch
 
-        joined = torch.cat([part.float() for part in parts])
-        if self.accelerator.num_processes > 1:
-            joined = self.accelerator.gather(joined.to(self.accelerator.device))
-        return joined.cpu()
+        return self.processes.joined(torch.cat([part.float() for part in parts])).cpu()
 
 
 def check_trajectory(method: AlignmentMethod, stage: Stage, way: Trajectory, shape: Sequence[int]) -> None:

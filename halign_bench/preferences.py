@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +29,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from halign_bench.chunks import read_chunk, write_chunk
-from halign_bench.errors import RequestError
+from halign_bench.errors import HalignError, RequestError
+from halign_bench.joined import Joined, Stored
 from halign_bench.loading import annotator_of
+from halign_bench.processes import here
 from halign_bench.sampling import Progress, initial_noise, sample
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from halign_bench.backbone import Backbone, Condition
+    from halign_bench.backbone import Backbone
     from halign_bench.track import Annotator, Clip, SkeletonLayout, Track
 
 FORMAT = "halign-bench/preferences/2"
@@ -93,7 +95,7 @@ class Examples:
 
 @dataclass
 class PreferenceSet:
-    """Everything that training reads, as tensors in memory.
+    """Everything that training reads: tensors in memory, or `Joined` ones in the files of a cache.
 
     ids, identities  of the P prompts
     latents          `[P, K, C, T, H, W]`, candidates of the base
@@ -108,10 +110,10 @@ class PreferenceSet:
 
     ids: list[str]
     identities: list[str]
-    latents: torch.Tensor
-    real: torch.Tensor
-    condition: Condition
-    hand_mask: torch.Tensor | None
+    latents: torch.Tensor | Joined
+    real: torch.Tensor | Joined
+    condition: Mapping[str, torch.Tensor | Joined]
+    hand_mask: torch.Tensor | Joined | None
     criteria: tuple[str, ...]
     scores: np.ndarray
     n_train: int
@@ -279,25 +281,46 @@ def collect_candidates(
     chunks = [range(start, min(start + spec.chunk, count)) for start in range(0, count, spec.chunk)]
     found: dict[int, dict[str, Any]] = {}
     for index in range(len(chunks)):
-        if (chunk := read_chunk(folder / f"{index:05d}.safetensors", key)) is not None:
+        if (chunk := _stored(folder / f"{index:05d}.safetensors", key)) is not None:
             found[index] = chunk
-    total = count * spec.candidates
-    done = sum(len(chunks[index]) * spec.candidates for index in found)
-    if progress is not None:
-        progress(done, total)
-    for index, prompts in enumerate(chunks):
-        if index in found:
-            continue
-        clips = [track.clip("prompts", prompt) for prompt in prompts]
-        found[index] = _sample_chunk(backbone, annotator, spec, clips)
-        write_chunk(folder / f"{index:05d}.safetensors", key, found[index])
-        done += len(prompts) * spec.candidates
+    processes, total = here(), count * spec.candidates
+    missing = processes.from_main(lambda: [index for index in range(len(chunks)) if index not in found])
+    done = total - sum(len(chunks[index]) * spec.candidates for index in missing)
+    with processes.settled():
         if progress is not None:
             progress(done, total)
+        for together in processes.rounds(missing):
+            number, own = processes.share(together)
+            if number is not None:
+                clips = [track.clip("prompts", prompt) for prompt in chunks[number]]
+                chunk = _sample_chunk(backbone, annotator, spec, clips)
+                if own:
+                    file = folder / f"{number:05d}.safetensors"
+                    write_chunk(file, key, chunk)
+                    if (written := _stored(file, key)) is None:
+                        raise HalignError(f"{file} does not read back as it was written; its disk may be failing")
+                    found[number] = written
+            done += sum(len(chunks[index]) * spec.candidates for index in together)
+            with processes.settled():  # where one of them is stopped, all stop
+                if progress is not None:
+                    progress(done, total)
+    for index in range(len(chunks)):
+        if index not in found:  # another process made it
+            if (chunk := _stored(folder / f"{index:05d}.safetensors", key)) is None:
+                raise RequestError(f"{folder}: the processes of this launch do not see each other's files there")
+            found[index] = chunk
     data = _assemble(backbone, annotator, spec, sources, key, [found[index] for index in range(len(chunks))])
     if (known := annotator) is not None:
         data.annotate = lambda prompt, videos: _scores(known, videos, [track.clip("prompts", prompt)] * len(videos))
     return data
+
+
+def _stored(file: Path, key: str) -> dict[str, Any] | None:
+    """What `read_chunk` says, which reads all of it once for its checksum, with tensors that stay in the file."""
+    if (chunk := read_chunk(file, key)) is None:
+        return None
+    tensors = {name: Stored(file, name, tuple(tensor.shape)) for name, tensor in chunk["tensors"].items()}
+    return {**chunk, "tensors": tensors}
 
 
 def sources_of(backbone: Backbone, track: Track, annotator: Annotator | None, spec: PreferenceSpec) -> dict[str, Any]:
@@ -346,8 +369,9 @@ def _sample_chunk(
         noise = initial_noise(backbone, [noise_name(clip.id, candidate) for clip in clips], spec.seed)
         made = sample(backbone, condition, noise, nfe=spec.nfe, guidance=spec.guidance, shift=spec.shift)
         latents.append(made.float().cpu())
-        scores.append(np.zeros((len(clips), 0)) if annotator is None else
-                      _scores(annotator, backbone.decode(made), clips))
+        found = np.zeros((len(clips), 0)) if annotator is None else _scores(annotator, backbone.decode(made), clips)
+        found[~made.flatten(1).isfinite().all(1).cpu().numpy()] = np.nan  # of pictures made of no numbers
+        scores.append(found)
     tensors = {
         "latents": torch.stack(latents, dim=1),
         "real": backbone.encode_clips(clips).float().cpu(),
@@ -378,15 +402,15 @@ def _assemble(
 ) -> PreferenceSet:
     import torch
 
-    def joined(name: str) -> torch.Tensor:
-        return torch.cat([chunk["tensors"][name] for chunk in chunks])
+    def joined(name: str) -> Joined:
+        return Joined([chunk["tensors"][name] for chunk in chunks])
 
     shared = set.intersection(*(set(chunk["tensors"]) for chunk in chunks))
     masks = None
     if any("hand_mask" in chunk["tensors"] for chunk in chunks):
-        like = chunks[0]["tensors"]["real"][:, :1]  # a chunk without any skeleton has no hand in it
-        masks = torch.cat([
-            chunk["tensors"].get("hand_mask", torch.zeros(len(chunk["ids"]), *like.shape[1:])) for chunk in chunks
+        nothing = torch.zeros(1, 1, *chunks[0]["tensors"]["real"].shape[2:])
+        masks = Joined([  # a chunk without any skeleton has no hand in it
+            chunk["tensors"].get("hand_mask", nothing.expand(len(chunk["ids"]), *nothing.shape[1:])) for chunk in chunks
         ])
     ids = [name for chunk in chunks for name in chunk["ids"]]
     data = PreferenceSet(
@@ -399,7 +423,7 @@ def _assemble(
         },
         hand_mask=masks,
         criteria=tuple(annotator.criteria) if annotator is not None else (),
-        scores=joined("scores").numpy(),
+        scores=joined("scores")[:].numpy(),
         n_train=split(len(ids), spec.heldout),
         min_margin=spec.min_margin,
     )

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.errors import Interrupted
+from halign_bench.printing import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,8 @@ class Stop:
     signals are left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool = False) -> None:
+        self.silent = silent
         self.requested = False
         self.gentle = False
 
@@ -51,6 +53,8 @@ class Stop:
         if self.requested or not self.gentle:
             raise KeyboardInterrupt
         self.requested = True
+        if self.silent:
+            return
         # write(2), not print: a handler may interrupt another write to the same stream.
         with contextlib.suppress(OSError, ValueError):
             os.write(2, b"\nstopping after this step (Ctrl-C again: at once) ...\n")
@@ -150,7 +154,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One plain line on stderr."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def seconds_left(self, phase: Phase) -> float | None:
         """Over all phases; None until something has been measured."""

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,13 +32,14 @@ from pydantic import (
 )
 
 from halign_bench.atomic import atomic_path, atomic_write
-from halign_bench.errors import RequestError
-from halign_bench.track import Refusal
+from halign_bench.errors import RequestError, first_line
+from halign_bench.printing import printable
+from halign_bench.track import LARGEST, Refusal
 
-SCHEMA: Literal["halign-bench/record/1"] = "halign-bench/record/1"
+SCHEMA: Literal["halign-bench/record/2"] = "halign-bench/record/2"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Shared = Annotated[str, AfterValidator(sys.intern)]  # the same in most records: kept in memory once
 Word = Annotated[str, Field(min_length=1)]
@@ -46,7 +48,10 @@ Status = Literal["done", "diverged", "failed", "timeout"]
 
 
 COMPANIONS = frozenset({"clips", "bootstrap"})  # kinds of files beside a record that its scores are compared by
-SEAL = re.compile(rb'  "sha256": "([^"\n]{64})"\n}\n$')  # the end of a record as it is written
+OPTIONAL = frozenset({"value", "reason"})  # columns of these files in which a row may have nothing
+MAX_ROWS = 5_000_000  # of one of these files
+MAX_REPLICATES = 100_000
+SEAL = re.compile(rb'  "sha256": "([0-9a-f]{64})"\n}\n$')  # the end of a record as it is written
 SPEED = "seconds_per_second"  # measured once a record, by chunks of clips, not clip by clip
 
 
@@ -137,7 +142,7 @@ class Training(_Part):
 class Bootstrap(_Part):
     """Which resamples the replicates belong to; scores pair only where all of it is equal."""
 
-    replicates: Annotated[int, Field(ge=1)]
+    replicates: Annotated[int, Field(ge=1, le=MAX_REPLICATES)]
     seed: int
     clips: Count
     identities: Count
@@ -210,7 +215,8 @@ class Record(_Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    schema_: Literal["halign-bench/record/1"] = Field(default=SCHEMA, alias="schema")
+    # 1 had no checksums; it is read as what it is and written no more.
+    schema_: Literal["halign-bench/record/1", "halign-bench/record/2"] = Field(default=SCHEMA, alias="schema")
     cell: CellIdentity
     cell_hash: str | None = Field(default=None, description="what must be equal for this record to stand for a cell")
     status: Status
@@ -239,6 +245,8 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _explains_failure(self) -> Record:
+        if self.schema_ != SCHEMA and (self.sha256 or self.sha256s):
+            raise ValueError(f"a record of {self.schema_} has no checksums")
         if self.status != "done" and not self.error:
             raise ValueError(f"a record with status {self.status!r} needs its error")
         for key in self.metrics:
@@ -311,7 +319,7 @@ def write_record(
     for kind in COMPANIONS & files.keys():
         if (beside := path.with_name(files[kind])).is_file():
             sha256s[kind] = hashlib.sha256(beside.read_bytes()).hexdigest()
-    record.files, record.sha256s, record.sha256 = files, sha256s, None
+    record.schema_, record.files, record.sha256s, record.sha256 = SCHEMA, files, sha256s, None
     document = Record.model_validate(record.model_dump(by_alias=True)).model_dump(mode="json", by_alias=True)
     del document["sha256"]
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}") + ",\n"
@@ -353,7 +361,7 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 
     numbers = [name for name, (kind, _) in columns.items() if kind in ("double", "float")]
     for name in numbers:
-        if any(value is not None and not abs(value) < float("inf") for value in columns[name][1]):
+        if any(value is not None and not abs(value) <= LARGEST for value in columns[name][1]):
             raise ValueError(f"column {name} for {path.name} holds NaN or infinity; give None instead")
     arrays = {name: pa.array(values, type=pa.type_for_alias(kind)) for name, (kind, values) in columns.items()}
     with atomic_path(path) as temporary:
@@ -365,13 +373,16 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 
 # Reading
 
+# What pydantic's own parser lets pass in free-form parts: NaN, numbers that are too large, escaped control characters.
+_SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|\\[^"\\]')
+
 
 def read_record(path: Path) -> Record:
     """Raises `RequestError` naming the file and what is wrong with it."""
     try:
         data = path.read_bytes()
         record = _parsed(data)
-        _check_sha256(data)
+        check_sha256(data, record.sha256)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValidationError as error:
@@ -384,17 +395,39 @@ def read_record(path: Path) -> Record:
 
 def _parsed(data: bytes) -> Record:
     """By pydantic's own parser, which is twice as fast. Where that finds anything, and where there may be a NaN, which
-    it lets pass in free-form parts, the strict one has the word: raises ValueError with its reason."""
-    if b"NaN" not in data and b"Infinity" not in data:
+    it lets pass in free-form parts, or a control character, the strict one has the word: raises ValueError with its
+    reason."""
+    text = data.decode("utf-8")
+    if text.replace("\n", "").isprintable() and not _SPECIAL.search(text):
         with contextlib.suppress(ValidationError):
-            return Record.model_validate_json(data)
-    return Record.model_validate(json.loads(data.decode("utf-8"), parse_constant=refuse_constant))
+            return Record.model_validate_json(text)
+    document = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
+    return Record.model_validate(_printable(document))
 
 
-def _check_sha256(data: bytes) -> None:
-    """Raises ValueError where a file has the end that `write_record` gave it, and something else before that."""
+def _finite(text: str) -> float:
+    """For `json.loads(parse_float=…)`: 1e999 is JSON, and no number that can be written again."""
+    number = float(text)
+    return number if abs(number) < float("inf") else refuse_constant(text)
+
+
+def _printable(value: Any) -> Any:
+    """The same with the control characters of all texts escaped: they come into tables, pages and terminals."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(inner) for inner in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(inner) for key, inner in value.items()}
+    return value
+
+
+def check_sha256(data: bytes, given: str | None) -> None:
+    """Raises ValueError where a file has a checksum and is not what `write_record` made it of."""
+    if given is None:
+        return
     written = SEAL.search(data[-100:])
-    if written and hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() .encode() != written[1]:
+    if not written or hashlib.sha256(data[: len(data) - len(written[0])]).hexdigest() != given:
         raise ValueError("its content is not what was written, by the sha256 at its end; make it again (whoever "
                          "changed it on purpose takes that line out)")  # fmt: skip
 
@@ -412,7 +445,8 @@ def read_records(paths: Iterable[Path]) -> tuple[list[Record], list[Refusal]]:
             try:
                 records.append(_shared(read_record(file), shared))
             except RequestError as error:
-                refused.append(Refusal(str(file), str(error).removeprefix(f"{file}: ")))
+                name = printable(str(file))
+                refused.append(Refusal(name, str(error).removeprefix(f"{name}: ")))
     return records, refused
 
 
@@ -474,8 +508,18 @@ def refuse_constant(name: str) -> float:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
+    if newer := later_version(first):
+        return newer
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def later_version(problem: Mapping[str, Any]) -> str | None:
+    """What to say of a record that a later version of this program wrote, by one of pydantic's errors of it."""
+    found = re.fullmatch(r"halign-bench/record/(\d{1,9})", str(problem["input"]))
+    if tuple(problem["loc"]) != ("schema",) or not found or int(found[1]) <= int(SCHEMA.rpartition("/")[2]):
+        return None
+    return f"it is of schema {found[0]}, and this version reads up to {SCHEMA}; update halign-bench"
 
 
 def read_clips(record: Record) -> dict[str, dict[str, tuple[str, float | None]]]:
@@ -513,21 +557,45 @@ def _read_parquet(record: Record, kind: str, names: Sequence[str]) -> list[list[
     if kind not in record.files or record.source is None:
         raise RequestError(f"{record.source or record.name}: has no {kind} file beside it")
     path = record.source.parent / record.files[kind]
-    import numpy as np
+    if path.name != record.files[kind]:
+        raise RequestError(f"{record.source}: files.{kind} is {path}, and must be a file in the same folder")
+    import pyarrow as pa
+
+    try:
+        columns = parquet_columns(path, names, record.sha256s.get(kind))
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        problem = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is missing"
+        raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
+    if not all(value is None or abs(value) <= LARGEST for value in columns[list(names).index("value")]):
+        raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
+    return columns
+
+
+def parquet_columns(path: Path, names: Sequence[str], sha256: str | None = None) -> list[list[Any]]:
+    """Columns of a file beside a record, as lists. Raises OSError, KeyError, pyarrow's errors, and ValueError where it
+    is not the file of this sha256, or a column does not hold what it should: texts, whole numbers of replicates,
+    numbers; null only in `OPTIONAL`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        data = path.read_bytes()
-        if record.sha256s.get(kind, digest := hashlib.sha256(data).hexdigest()) != digest:
-            raise ValueError("its content is not what was written")
-        table = pq.read_table(pa.BufferReader(data), columns=list(names))
-        values = table.column("value")
-        known = np.isfinite(values.to_numpy().astype(float)).sum()  # null is NaN there
-        columns = [table.column(name).to_pylist() for name in names]
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        problem = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
-        raise RequestError(f"{path}: {problem}; run again to make it, or leave this record out") from None
-    if known + values.null_count != len(values):
-        raise RequestError(f"{path}: holds NaN or infinity; a score that could not be measured is null")
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError("it is no file")
+    data = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("its content is not what was written")
+    kinds = {"value": pa.types.is_floating, "replicate": pa.types.is_integer}
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        if file.metadata.num_rows > MAX_ROWS:  # a few bytes can stand for any number of them
+            raise ValueError(f"it has {file.metadata.num_rows} rows, more than {MAX_ROWS}")
+        table = file.read(columns=list(names))
+    columns = []
+    for name in names:
+        column = table.column(name)
+        is_kind = kinds.get(name, lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        nothing = name in OPTIONAL and pa.types.is_null(column.type)
+        if not (is_kind(column.type) or nothing):
+            raise ValueError(f"its column {name} is of {column.type}")
+        if column.null_count and name not in OPTIONAL:
+            raise ValueError(f"its column {name} has an empty place")
+        columns.append(column.to_pylist())
     return columns

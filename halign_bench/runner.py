@@ -5,30 +5,35 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halign_bench.errors import HalignError, Interrupted, RequestError, one_line
+from halign_bench.errors import Diverged, HalignError, Interrupted, LaunchBroken, RequestError, one_line
 from halign_bench.executors.choice import executor
 from halign_bench.executors.work import Task
 from halign_bench.folder import RunFolder, cache_dir, clear_cell
 from halign_bench.loading import annotator_if_any, load_backbone, load_track
 from halign_bench.machine import disk_refusal, memory_sentence, out_of_memory
 from halign_bench.plan import Cell, Plan, RunRequest, plan
+from halign_bench.processes import Processes, here, join
 from halign_bench.progress import Progress, Stop
 from halign_bench.protocol import Protocol
 from halign_bench.recording import add_heldout, make_record, now, plain
 from halign_bench.remote_folder import run_folder
 from halign_bench.selfcheck import fingerprint
+from halign_bench.sharding import shard
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from halign_bench.backbone import Backbone
+    from halign_bench.evaluation import Evaluation
     from halign_bench.preferences import PreferenceSet
     from halign_bench.prefs.reading import PreferenceFile
+    from halign_bench.results import Status
     from halign_bench.training import TrainingResult
 
 TRACEBACK = "traceback.txt"  # in the cell's folder, for whoever wrote the method
@@ -42,43 +47,77 @@ def run(request: RunRequest, console: Console | None = None) -> int:
     `RequestError` for a request that cannot be answered, `RunLocked` when another process works on the
     same folder, `Interrupted` on Ctrl-C; the same request then goes on where it was.
     console  for progress, by default on stderr; the table, or with `json` the document, goes to stdout
+
+    All processes of a launch call it, and share the work; the first one locks, writes and prints.
     """
+    processes = join(request.device)
+    try:
+        with processes.settled():
+            return _run(request, console, processes)
+    except (Interrupted, KeyboardInterrupt) as problem:
+        cls = LaunchBroken if isinstance(problem, LaunchBroken) else Interrupted
+        why = str(problem) if cls is LaunchBroken else "interrupted"
+        raise cls(f"{why}; what is done is kept in {request.out}, and the same command goes on from there") from None
+    except OSError as problem:
+        places = [cache_dir(), *([] if "://" in str(request.out) else [Path(request.out)])]
+        if disk_refusal(problem, *places) is None:
+            raise
+        raise RequestError(
+            f"{problem.filename or request.out}: {problem.strerror}; what is done is kept, and the same command "
+            "goes on from there"
+        ) from None
+
+
+def _run(request: RunRequest, console: Console | None, processes: Processes) -> int:
     steps = plan(request)
+    if processes.world > 1:
+        _check_launch(request)
     if request.where.executor != "local":  # workers have another current folder
         request = request.absolute()
     labelled = labelled_for(steps, request.preferences) if request.preferences is not None else None
     if console is None:
         from rich.console import Console
 
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not processes.main, force_terminal=None if processes.main else False)
     folder = run_folder(request.out)
     execute = executor(request.where, request.device)
-    with Stop().listening() as stop, folder.locked():
-        try:
-            # Whatever plug-ins and libraries print must not end up in the table or the JSON document.
-            with contextlib.redirect_stdout(sys.stderr):
-                if request.fresh:
-                    folder.clear()
-                folder.check_own()
-                work = partial(Run, request, folder, labelled=labelled)
-                failed = execute(work, Progress(console, stop))
-                board = folder.write_tables()
-        except (Interrupted, KeyboardInterrupt):
-            raise Interrupted(
-                f"interrupted; what is done is kept in {request.out}, and the same command goes on from there"
-            ) from None
-        except OSError as problem:
-            if disk_refusal(problem, Path(folder.path), cache_dir()) is None:
-                raise
-            raise RequestError(
-                f"{problem.filename or request.out}: {problem.strerror}; what is done is kept, and the same command "
-                "goes on from there"
-            ) from None
+    # Whatever plug-ins and libraries print must not end up in the table or the JSON document.
+    quiet = contextlib.redirect_stdout(sys.stderr)
+    with Stop(silent=not processes.main).listening() as stop, _taken(folder, processes), quiet:
+        with processes.settled():
+            if request.fresh and processes.main:
+                folder.clear()
+            folder.check_own()
+        work = partial(Run, request, folder, labelled=labelled)
+        failed = execute(work, Progress(console, stop))
+        if not processes.main:
+            return 0  # a launcher ends all processes with the first that returns something else
+        board = folder.write_tables()
     if request.json:
         print(board.to_json(), end="")
     else:
         board.print()
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _taken(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """The folder's lock, which the first process holds for all of them."""
+    with contextlib.ExitStack() as stack:
+        with processes.settled():
+            if processes.main:
+                stack.enter_context(folder.locked())
+        yield
+
+
+def _check_launch(request: RunRequest) -> None:
+    """Raises `RequestError` for what several processes do not do together."""
+    if request.where.executor != "local":
+        raise RequestError(
+            f"--executor {request.where.executor}: hands out cells by itself; start it without a launcher"
+        )
+    if isinstance(request.out, str):
+        raise RequestError(f"--out {request.out}: the processes of a launch share a folder; give one that they all see")
 
 
 def labelled_for(steps: Plan, path: Path) -> PreferenceFile:
@@ -106,12 +145,13 @@ class Run:
         from halign_bench.training import TrainingSpec
 
         folder.join()
+        self.processes = here()
         self.request, self.folder, self.progress, self.labelled = request, folder, progress, labelled
         self.steps = plan(request)
         self.cells = {cell.name: cell for cell in self.steps.cells}
         profile = self.steps.profile
         with self.progress.phase(f"load {request.backbone} and {request.track}", 1):
-            self.backbone = load_backbone(request.backbone, request.device, request.model)
+            self.backbone = self._load()
             self.track = load_track(request.track, request.data, self.backbone)
             self.evaluator = Evaluator(self.backbone, self.track, profile)
             self._base = fingerprint(self.backbone.denoiser)
@@ -123,11 +163,31 @@ class Run:
         self.training_spec = TrainingSpec(
             samples=profile.samples, batch_size=profile.batch_size, lr=profile.learning_rate, rank=profile.rank
         )
+        self._check_batches()
         self.protocol = self._protocol()
         self.protocol_hash = self.protocol.sha256
         folder.check_claim(self.protocol)
         self.collected: PreferenceSet | None = None
         self._no_preferences: Exception | None = None
+
+    def _load(self) -> Backbone:
+        device = self.processes.device or self.request.device
+        loaded = load_backbone(self.request.backbone, device, self.request.model)
+        shard(loaded.denoiser, self.processes)
+        return loaded
+
+    def _check_batches(self) -> None:
+        """Every process has as much of a batch, in whole pairs. Raises `RequestError` where that cannot be."""
+        stages = [stage for variant in self.steps.variants for part in variant.parts for stage in part.method.stages()]
+        pair = 2 if any(stage.data == "pairs" for stage in stages) else 1
+        size, world = self.training_spec.batch_size, self.processes.world
+        if world > 1 and size % (world * pair):
+            fit = [str(n) for n in range(1, size + 1) if size % (n * pair) == 0]
+            whole = ", in whole pairs," if pair == 2 else ""
+            raise RequestError(
+                f"{world} processes cannot share the batches of {size} samples{whole} that profile "
+                f"{self.steps.profile.name} trains with; launch {', '.join(fit)}"
+            )
 
     def _protocol(self) -> Protocol:
         if self.labelled is not None:
@@ -160,13 +220,19 @@ class Run:
         for problem in self.evaluator.broken:
             self.progress.say(f"left out: {problem}")
         self.folder.fetch("records/*")
-        missing = [cell for cell in self.steps.cells if not self._finished(cell)]
+        lacking = self.processes.from_main(
+            lambda: [cell.name for cell in self.steps.cells if not self._finished(cell)]
+        )
+        missing = [self.cells[name] for name in lacking]
         if len(missing) < (count := len(self.steps.cells)):
             self.progress.say(f"{count - len(missing)} of {count} cells are done already")
         self.progress.plan = self._plan_weight(missing)
         if self.labelled is not None and any(cell.variant.needs_data() for cell in missing):
-            self.collected = self._collect()  # before anything is written: a file that is at fault is refused whole
-        self.folder.claim(self.protocol)
+            with self.processes.settled():
+                self.collected = self._collect()  # before anything is written: a file that is at fault is refused whole
+        with self.processes.settled():
+            if self.processes.main:
+                self.folder.claim(self.protocol)
         if missing:
             self._collect_once()
         labels = [f"[{n}/{len(missing)}] {cell.variant.label} seed {cell.seed}" for n, cell in enumerate(missing, 1)]
@@ -183,32 +249,36 @@ class Run:
 
     def do(self, task: Task) -> bool:
         """Trains, evaluates and records a cell, unless that is done; whether it is then."""
-        self.progress.stop.check()
+        with self.processes.settled():
+            self.progress.stop.check()
         cell = self.cells[task.name]
         cell_hash = cell.sha256(self.protocol_hash)
         work = self.folder.work(cell, cell_hash)
-        with self.folder.held(work, self.progress):
-            self.folder.fetch(f"records/{cell.name}.*")
-            before = self.folder.record(cell, cell_hash)
-            if before is not None and before.status == "done":
+        with self.folder.held(work, self.progress) if self.processes.main else contextlib.nullcontext():
+            if self.processes.from_main(lambda: self._done_before(cell, cell_hash, work)):
                 return True
-            if before is not None and before.status == "diverged":
-                clear_cell(work, "train")  # the same training again, not its remembered end
             done = self._cell(cell, work, task.label)
-            self.folder.publish_cell(cell, work)
+            if self.processes.main:
+                self.folder.publish_cell(cell, work)
         if not done:
             self._restore_base()
         return done
+
+    def _done_before(self, cell: Cell, cell_hash: str, work: Path) -> bool:
+        self.folder.fetch(f"records/{cell.name}.*")
+        before = self.folder.record(cell, cell_hash)
+        if before is not None and before.status == "diverged":
+            clear_cell(work, "train")  # the same training again, not its remembered end
+        return before is not None and before.status == "done"
 
     def _restore_base(self) -> None:
         """What went wrong in a cell may have changed the base under it; the next one starts from the base as it was."""
         from halign_bench.adapters import attached
 
         module = self.backbone.denoiser
-        if fingerprint(module, attached(module)) != self._base:
+        if self.processes.any(fingerprint(module, attached(module)) != self._base):
             del module, self.backbone, self.evaluator.backbone  # first: there may be no room for two of them
-            again = load_backbone(self.request.backbone, self.request.device, self.request.model)
-            self.backbone = self.evaluator.backbone = again
+            self.backbone = self.evaluator.backbone = self._load()
             self.progress.say("the failed cell had changed the base, which is loaded again")
 
     def _plan_weight(self, cells: Sequence[Cell]) -> float:
@@ -235,25 +305,24 @@ class Run:
         started, path = now(), self.folder.record_path(cell)
         trained: list[TrainingResult] = []
         try:
-            trained += self._train(cell, self.preferences(cell), work / "train", label)
-            if trained[-1].status == "diverged":
-                write_record(path, make_record(self, cell, started, "diverged", trained[-1].error, trained))
-                self.progress.say(f"{label}: diverged: {trained[-1].error}")
-                return False
-            active, segments = cell.variant.active_adapters, cell.variant.segments()
-            scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label, segments)
-            for sign in scores.signs:
-                self._say(label, sign.text)
-            add_heldout(scores, trained[-1])
-            record = make_record(self, cell, started, "done", None, trained, scores)
-            if trained[-1].adapters_dir is not None:
-                record.files["adapters"] = f"../{(work / 'train').relative_to(self.folder.path).as_posix()}"
-            write_record(path, record, scores.clips, scores.replicates)
+            with self.processes.settled():
+                trained += self._train(cell, self.preferences(cell), work / "train", label)
+                if trained[-1].status == "diverged":
+                    if self.processes.main:
+                        write_record(path, make_record(self, cell, started, "diverged", trained[-1].error, trained))
+                    self.progress.say(f"{label}: diverged: {trained[-1].error}")
+                    return False
+                active, segments = cell.variant.active_adapters, cell.variant.segments()
+                scores = self.evaluator.evaluate(active, cell.seed, work / "eval", self.progress, label, segments)
+                if self.processes.main:
+                    self._record(cell, work, label, started, trained, scores)
         except Interrupted:
             raise
         except Exception as problem:
             if disk_refusal(problem, self.folder.path, cache_dir()) is not None:
                 raise  # the next cell would fail on it too, and so would a record
+            if not self.processes.main:
+                return False
             lacks = out_of_memory(problem)
             if lacks or isinstance(problem, HalignError):
                 sentence = memory_sentence(problem) if lacks else str(problem)
@@ -262,12 +331,28 @@ class Run:
                 work.mkdir(parents=True, exist_ok=True)
                 (work / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
                 sentence += f" (traceback in {(work / TRACEBACK).relative_to(self.folder.path).as_posix()})"
-            write_record(path, make_record(self, cell, started, "failed", sentence, trained))
-            self.progress.say(f"{label}: failed: {sentence}")
+            status: Status = "diverged" if isinstance(problem, Diverged) else "failed"
+            write_record(path, make_record(self, cell, started, status, sentence, trained))
+            self.progress.say(f"{label}: {status}: {sentence}")
             return False
-        self.evaluator.remove(work / "eval")
-        (work / TRACEBACK).unlink(missing_ok=True)
+        if self.processes.main:
+            self.evaluator.remove(work / "eval")
+            (work / TRACEBACK).unlink(missing_ok=True)
         return True
+
+    def _record(
+        self, cell: Cell, work: Path, label: str, started: str, trained: Sequence[TrainingResult], scores: Evaluation
+    ) -> None:
+        """Of a cell that is done."""
+        from halign_bench.results import write_record
+
+        for sign in scores.signs:
+            self._say(label, sign.text)
+        add_heldout(scores, trained[-1])
+        record = make_record(self, cell, started, "done", None, trained, scores)
+        if trained[-1].adapters_dir is not None:
+            record.files["adapters"] = f"../{(work / 'train').relative_to(self.folder.path).as_posix()}"
+        write_record(self.folder.record_path(cell), record, scores.clips, scores.replicates)
 
     def _say(self, label: str, text: str) -> None:
         self.progress.say(f"{label}: {text}")
@@ -282,7 +367,8 @@ class Run:
     def _collect_once(self) -> None:
         if self.collected is None and self._no_preferences is None:
             try:
-                self.collected = self._collect()
+                with self.processes.settled():
+                    self.collected = self._collect()
             except Interrupted:
                 raise
             except Exception as problem:
@@ -301,8 +387,9 @@ class Run:
 
             with self.progress.phase(f"preferences: read {self.labelled.path.name}", round(weight), weight) as phase:
                 return load(self.labelled, self.backbone, self.track, cache_dir(), phase)
-        # Machines of a cluster see no cache but the run's own folder.
-        cache = cache_dir() if self.request.where.executor == "local" else self.folder.path
+        # Machines of a cluster, or of a launch, see no cache but the run's own folder.
+        local = self.request.where.executor == "local" and not self.processes.spread
+        cache = cache_dir() if local else self.folder.path
         with self.progress.phase("preferences: sample and label candidates", round(weight / spec.nfe), weight) as phase:
             collected = collect(self.backbone, self.track, spec, cache, phase)
         self.folder.publish("preferences/*/*.safetensors")

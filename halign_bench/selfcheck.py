@@ -40,6 +40,7 @@ def fingerprint(module: torch.nn.Module, without: Sequence[str] = ()) -> Fingerp
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if id(tensor) in left_out or tensor.is_meta:
             continue
+        tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # the part that this process has
         values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
         values = values if values.is_floating_point() else values.double()
         numbers = values.sum(dtype=torch.float64), torch.linalg.vector_norm(values, dtype=torch.float64)

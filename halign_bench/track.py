@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FPS = 25
 SAMPLE_RATE = 16_000
+LARGEST = 1e100  # of a score or a feature: what is larger counts as infinite, as its square would soon be
 
 
 @dataclass(frozen=True)

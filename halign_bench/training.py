@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,8 @@ from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
+from halign_bench.parts import parts_of
+from halign_bench.processes import here
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
 from halign_bench.selfcheck import SelfCheck
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from halign_bench.method import AlignmentMethod, Stage
     from halign_bench.online import OnlineFeed
     from halign_bench.preferences import PreferenceSet
+    from halign_bench.processes import Processes
 
 BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
 
@@ -48,7 +52,7 @@ class TrainingSpec(BaseModel):
 
     samples: int = Field(ge=1, description="budget, over all stages of a method")
     batch_size: int = Field(default=16, ge=1, description="samples in an optimiser step; a pair is two")
-    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in; saves memory")
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is put through in, at least")
     lr: float = Field(default=1e-4, gt=0)
     warmup: int = Field(default=10, ge=0, description="steps of each stage")
     weight_decay: float = Field(default=0.0, ge=0)
@@ -65,7 +69,7 @@ class TrainingResult(BaseModel):
     sampling_passes    samples through the network, without gradients, for that
     seconds            spent training, over all resumed runs, with what is sampled to learn from and without evaluation
     peak_memory_bytes  CUDA: most allocated; CPU: largest resident size of the process, seen between the
-                       forward and the backward pass of each step
+                       forward and the backward pass of each step; of the first one where a launch has several
     heldout            implicit accuracy by criterion after training; empty where there are no held-out pairs
     warnings           signs of trouble, in the order in which they were seen
     """
@@ -113,6 +117,9 @@ def train(
                         they go on from the start of one, after an interrupt too
     warn                told each sign of trouble, in a sentence, when it is first seen
 
+    The processes of a launch each put their share of every batch through, and all of them have the same adapters; the
+    first one writes.
+
     Raises RequestError where the data gives nothing to learn from, SelfCheckFailed where the training is
     not what the method means (`halign_bench.selfcheck`), KeyboardInterrupt and Interrupted as they come,
     with a checkpoint left behind.
@@ -134,6 +141,7 @@ class _Training:
         if sum(stage.share for stage in self.stages) > 1 + 1e-6:
             raise RequestError(f"{method.name}: the shares of its stages add up to more than the whole budget")
         self.plan = [max(1, round(spec.samples * stage.share / spec.batch_size)) for stage in self.stages]
+        self.processes = here()
         self.state = State()
         self.optimizer: Any = None
         self.check: SelfCheck | None = None  # of the stage that trains
@@ -169,33 +177,35 @@ class _Training:
         if (finished := self._finished()) is not None:
             return finished
 
-        from accelerate import Accelerator
-
-        self.accelerator = Accelerator(cpu=self.backbone.device == "cpu")
-        parts = self.spec.accumulate * self.accelerator.num_processes
+        parts = self.spec.accumulate * self.processes.world
         pair = 2 if any(stage.data == "pairs" for stage in self.stages) else 1
         if self.spec.batch_size % (parts * pair):
             raise RequestError(
                 f"batch size {self.spec.batch_size} does not divide into {parts} parts"
-                + (" of whole pairs" if pair == 2 else "") + "; choose another batch size or accumulation"
+                + (" of whole pairs" if pair == 2 else "") + "; choose another "
+                + ("number of processes" if self.processes.world > 1 else "batch size or accumulation")
             )
         self.workdir.mkdir(parents=True, exist_ok=True)
         if (saved := self.files.load()) is not None:
             self.state = State(**saved["state"])
-        if self.accelerator.is_main_process:
+        if self.processes.from_main(lambda: self.state.steps) != self.state.steps:
+            raise HalignError(f"{self.workdir}: the processes of this launch see different files; give them one folder")
+        if self.processes.main:
             self.files.keep_log_lines(self.state.steps)
             self.warnings = [sign for entry in self.files.log() for sign in self.signs.see(entry)]
-        self._report()
         try:
-            for index in range(self.state.stage, len(self.stages)):
-                self._train_stage(index, saved)
-                saved = None
+            with self.processes.settled():
+                self._report()
+                for index in range(self.state.stage, len(self.stages)):
+                    self._train_stage(index, saved)
+                    saved = None
         except Diverged as problem:
             result = TrainingResult(status="diverged", error=str(problem), **self._numbers())
             remove_adapters(module, self._own())
             return self._finish(result)
         except SelfCheckFailed:
-            self.files.discard()
+            if self.processes.main:
+                self.files.discard()
             raise
         except (KeyboardInterrupt, Interrupted):
             self._save_checkpoint()
@@ -206,7 +216,7 @@ class _Training:
         from halign_bench.adapters import save_adapters
 
         self.backbone.denoiser.requires_grad_(False)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             save_adapters(
                 self.backbone.denoiser, self._own(), self.adapters_dir, self.backbone.component, self._about
             )
@@ -249,7 +259,8 @@ class _Training:
 
     def _report(self) -> None:
         if self.progress is not None:
-            self.progress(self.state.samples, sum(self.plan) * self.spec.batch_size)
+            with self.processes.settled():  # where one of them is stopped, all stop
+                self.progress(self.state.samples, sum(self.plan) * self.spec.batch_size)
 
     # One stage.
 
@@ -271,14 +282,14 @@ class _Training:
             check.adapter_starts_as_nothing(feed.batch(0))
             self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
-        # Backward runs in here too: gradient checkpointing repeats the forward pass and must find the same adapters.
-        with self.backbone.adapters(active), self.files.log_path.open("a", encoding="utf-8") as log:
+        path = self.files.log_path
+        with self.backbone.adapters(active), self._lean(stage), path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below, check)
                 self.state.seconds += time.monotonic() - started
-                if self.accelerator.is_main_process:
-                    log.write(json.dumps(entry) + "\n")
+                if self.processes.main:
+                    log.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
                     log.flush()
                     for sign in self.signs.see(entry):
                         self.warnings.append(sign)
@@ -291,6 +302,18 @@ class _Training:
                         last_checkpoint = time.monotonic()
                 self._report()
         check.reference_has_not_moved()
+
+    @contextmanager
+    def _lean(self, stage: Stage) -> Iterator[None]:
+        """Within the context what this stage can do without is not in the device's memory."""
+        from halign_bench.recompute import recomputing
+
+        with ExitStack() as stack:
+            if stage.data != "online":  # whose samples are decoded
+                stack.enter_context(self.backbone.without_encoders())
+            if self.backbone.checkpointing:
+                stack.enter_context(recomputing(self.backbone.denoiser))
+            yield
 
     def _feed(self, index: int) -> Feed | OnlineFeed:
         import torch
@@ -308,7 +331,7 @@ class _Training:
                 return self.backbone.denoise(x_t, t, condition)
 
         return OnlineFeed(
-            self.method, self.data, stage, index, size, self.seed, self.backbone, policy, self.accelerator
+            self.method, self.data, stage, index, size, self.seed, self.backbone, policy, self.processes
         )
 
     def _attach(self, index: int) -> list[torch.nn.Parameter]:
@@ -335,7 +358,8 @@ class _Training:
         alpha = spec.alpha if spec.alpha is not None else float(spec.rank)
         # By place, not by name: methods start from the same weights, and stacked adapters from others.
         seed = derived_seed("lora", self.seed, len(attached(self.backbone.denoiser)))
-        attach(self.backbone, stage, self.data.condition, spec.rank, alpha, seed)
+        some = {name: value[:1] for name, value in self.data.condition.items()}
+        attach(self.backbone, stage, some, spec.rank, alpha, seed)
 
     def _active(self, stage: Stage) -> tuple[list[str], list[str]]:
         """(policy's, reference's) adapters: what is on when sampling at the stage's t, as far as it exists yet."""
@@ -361,13 +385,14 @@ class _Training:
         whole, watch = feed.batch(self.state.step), Watch()
         news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = len(whole) // (processes * self.spec.accumulate)
+        share = len(whole) // (self.processes.world * self.spec.accumulate)
+        smaller = parts_of(self.method, self.backbone, whole[:share])
+        parts, share = self.spec.accumulate * smaller, share // smaller
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
-        for part in range(self.spec.accumulate):
-            start = (rank * self.spec.accumulate + part) * share
+        for part in range(parts):
+            start = (self.processes.rank * parts + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -381,18 +406,16 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            self.accelerator.backward(output.per_sample.float().sum() / (share * self.spec.accumulate))
+            (output.per_sample.float().sum() / (share * parts)).backward()
             for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / parts
+        if self.processes.world > 1:
+            self.processes.settle()  # before anybody waits in a collective for one that has failed
+            average_gradients(parameters, self.processes)
+            watch = watch.joined(self.processes)
         unreached = check.gradients_reach_the_adapter_alone(self.state.step)
-        if processes > 1:
-            # Adapters are few and small: their gradients are averaged here instead of wrapping the model.
-            for parameter in parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-        numbers = torch.tensor([*sums.values(), watch.relative_rms()], device=self.accelerator.device)
-        if processes > 1:
-            numbers = self.accelerator.reduce(numbers, reduction="mean")
-        *means, relative = numbers.tolist()
+        means = self.processes.mean(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
+        relative = watch.relative_rms()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.clip))
         means_by_name = dict(zip(sums, means, strict=True))
         self._check(stage, means_by_name["loss"], norm, relative)
@@ -449,8 +472,8 @@ class _Training:
     def _memory(self) -> int:
         import torch
 
-        if self.accelerator.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.accelerator.device))
+        if self.backbone.device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self.backbone.device))
         import psutil
 
         return int(psutil.Process().memory_info().rss)
@@ -463,20 +486,20 @@ class _Training:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
-        if self.whole and self.optimizer is not None and self.accelerator.is_main_process:
+        if self.whole and self.optimizer is not None and self.processes.main:
             self.files.save(self.backbone.denoiser, self._own(), self.optimizer, self.state)
 
     def _finish(self, result: TrainingResult) -> TrainingResult:
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             self.files.write_result(result.model_dump(mode="json"))
-        self.accelerator.wait_for_everyone()
+        self.processes.settle()
         return result
 
     def _finished(self) -> TrainingResult | None:
         """The result of an earlier run of the same request, its adapters attached; None when there is none."""
         from halign_bench.adapters import load_adapters, remove_adapters
 
-        if (stored := self.files.read_result()) is None:
+        if (stored := self.processes.from_main(self.files.read_result)) is None:
             return None
         # Paths as they are now: the folder may have been moved.
         result = TrainingResult.model_validate({**stored, "log_path": self.files.log_path})
@@ -488,6 +511,31 @@ class _Training:
             remove_adapters(self.backbone.denoiser, self._own())
             return None
         return result.model_copy(update={"adapters_dir": self.adapters_dir})
+
+
+def average_gradients(parameters: Sequence[torch.nn.Parameter], processes: Processes) -> None:
+    """Over all processes, in one message: adapters are few and small, so that no wrapper around the model is needed.
+
+    Of a parameter that no process's loss reaches there is no gradient afterwards either.
+    """
+    import torch
+
+    reached = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
+    each = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = processes.mean(torch.cat([*(gradient.flatten() for gradient in each), reached.to(each[0])]))
+    sizes = [parameter.numel() for parameter in parameters]
+    *means, shares = flat.split([*sizes, len(parameters)])
+    for parameter, mean, share in zip(parameters, means, shares.tolist(), strict=True):
+        parameter.grad = mean.view_as(parameter) if share > 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 __all__ = ["ClipBatch", "PairBatch", "TrainingResult", "TrainingSpec", "train"]

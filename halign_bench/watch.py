@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from halign_bench.processes import Processes
+
 BINS = 4  # of t, for the logged ratio of norms
 
 
@@ -19,6 +21,19 @@ class Watch:
     policy: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     reference: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     target: list[torch.Tensor] = field(default_factory=list)
+
+    def joined(self, processes: Processes) -> Watch:
+        """As one process would have it that had put the whole batch through; of `shown` its own part."""
+        import torch
+
+        def rows(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+            if not pairs:
+                return []
+            both = processes.joined(torch.cat([torch.stack([t.float(), power], dim=1) for t, power in pairs]))
+            return [(both[:, 0], both[:, 1])]
+
+        target = [processes.joined(torch.cat(self.target))]
+        return Watch(self.shown, rows(self.policy), rows(self.reference), target)
 
     def norm_ratio(self) -> list[float | None]:
         """RMS of the policy's prediction over the reference's in each bin of t; None where nothing fell."""

@@ -98,6 +98,7 @@ class DiffusionDPO(AlignmentMethod):
     name = "diffusion-dpo"
     paper = "Diffusion Model Alignment Using Direct Preference Optimization (arXiv 2311.12908)"
     summary = "DPO on pairs of the base's samples; flow or epsilon form"
+    separable = True
     claims = (Claim("implicit_accuracy@overall", "base", "arXiv 2311.12908: what its objective asks for"),)
 
     class Config(DPOConfig):

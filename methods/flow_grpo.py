@@ -117,6 +117,7 @@ class FlowGRPO(AlignmentMethod):
         f"DanceGRPO: Unleashing GRPO on Visual Generation ({DANCE})"
     )
     summary = "online: PPO on the steps of its own SDE samples, advantages within groups of a prompt"
+    separable = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("motion_gap", "base", f"{FLOW}, abstract: what is rewarded improves; reward and metric are ours"),
         Claim("hkc", "base", f"{FLOW}, abstract: what is rewarded improves; reward and metric are ours"),

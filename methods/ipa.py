@@ -70,6 +70,7 @@ class IPA(AlignmentMethod):
     name = "ipa"
     paper = f"Implicit Preference Alignment for Human Image Animation ({PAPER})"
     summary = "pair-free alignment to the base's own best samples, hands weighted (HALO)"
+    separable = True
     claims: tuple[Claim, ...] = (
         Claim("hkc", "base", f"{PAPER}, abstract: hand quality improves; the metric is ours"),
         Claim("hkc", "sft", "ours: on the same winners"),

@@ -51,6 +51,7 @@ class MaPO(AlignmentMethod):
     name = "mapo"
     paper = f"Margin-aware Preference Optimization for Aligning Diffusion Models without Reference ({PAPER})"
     summary = "SFT on winners plus a margin over losers, no reference"
+    separable = True
     claims = (
         Claim("hkc", "diffusion-dpo", f"{PAPER}, abstract: better than DPO; the metric is ours"),
         Claim("motion_gap", "diffusion-dpo", f"{PAPER}, abstract: better than DPO; the metric is ours"),

@@ -30,6 +30,7 @@ class RWR(AlignmentMethod):
     name = "rwr"
     paper = f"Improving Video Generation with Human Feedback ({PAPER}): Flow-RWR"
     summary = "denoising loss on all samples of the base, weighted by exp(reward)"
+    separable = True
     claims = (
         Claim("hkc", "base", "ours: what its objective asks for"),
         Claim("motion_gap", "base", "ours: what its objective asks for"),

@@ -25,6 +25,7 @@ class SFT(AlignmentMethod):
     name = "sft"
     paper = "none: the standard denoising loss, on winners"
     summary = "denoising loss on the preferred samples of the base"
+    separable = True
 
     class Config(AlignmentMethod.Config):
         data: Literal["winners", "clips"] = Field(

@@ -105,6 +105,7 @@ class TMM(AlignmentMethod):
     name = "tmm"
     paper = f"Hallo4: High-Fidelity Dynamic Portrait Animation via Direct Preference Optimization ({PAPER})"
     summary = "cross-attention to audio and skeleton of every video frame, folded into latent frames"
+    separable = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("sync_c", ("tmm[fold=2]", "tmm[fold=none]"), f"{PAPER}, ablation: Sync-C grows with the fold [note]"),
         Claim("hkc", ("tmm[fold=2]", "tmm[fold=none]"), f"{PAPER}, ablation: HKC grows with the fold [note]"),

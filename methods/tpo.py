@@ -48,6 +48,7 @@ class TPO(AlignmentMethod):
     name = "tpo"
     paper = f"AlignHuman: Improving Motion and Fidelity via Timestep-Segment Preference Optimization ({PAPER})"
     summary = "DPO with two expert LoRAs: motion at high noise, fidelity at low noise"
+    separable = True
     claims: tuple[Claim, ...] = (
         Claim("motion_gap", "base", f"{PAPER}, abstract: motion naturalness improves; the metric is ours"),
         Claim("hkc", "base", f"{PAPER}, abstract: fidelity improves; the metric is ours"),

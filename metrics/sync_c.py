@@ -55,6 +55,8 @@ def clip_sync(features: Mapping[str, Any]) -> SyncScores | Unscorable:
         return Unscorable("shorter than one sync window")
     if not (np.isfinite(video).all() and np.isfinite(audio).all()):
         return Unscorable("sync embeddings are not finite")
+    if any(len(side) > 1 and (side == side[0]).all() for side in (video, audio)):
+        return Unscorable("sync embeddings do not change over the clip")  # what is left is how the ends are filled up
     windows = min(len(video), len(audio))  # the reference code cuts both to the shorter one
     return sync_scores(video[:windows], audio[:windows], int(features["vshift"]))
 

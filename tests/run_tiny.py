@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import signal
@@ -16,9 +17,10 @@ from typing import Any
 
 from tiny import TinyBackbone, TinyTrack
 
-from halign_bench import protocol, signs
+from halign_bench import processes, protocol, signs
 from halign_bench.batch import error
 from halign_bench.method import AlignmentMethod, LossOutput, Stage
+from halign_bench.processes import here
 from halign_bench.registry import register
 from halign_bench.track import Clip, Unscorable
 
@@ -126,6 +128,64 @@ class ByHeart(Trains):
         return LossOutput(denoising_error(policy, batch, backbone), {"implicit_accuracy": batch.t * 0 + 1})
 
 
+class InProcessOne(Trains):
+    """Something goes wrong in the second process of a launch alone, at the second step."""
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        self.steps = getattr(self, "steps", 0) + 1
+        loss = denoising_error(policy, batch, backbone)
+        return self.wrong(loss) if here().rank == 1 and self.steps == 2 else LossOutput(loss)
+
+    def wrong(self, loss: Any) -> LossOutput:
+        raise NotImplementedError
+
+
+@register
+class Stumbles(InProcessOne):
+    """Raises there."""
+
+    name = "stumbles"
+
+    def wrong(self, loss: Any) -> LossOutput:
+        raise ZeroDivisionError("a bug in the method")
+
+
+@register
+class Trips(Trains):
+    """Raises there before it goes through the network, in which the others wait for it where weights are divided."""
+
+    name = "trips"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        self.steps = getattr(self, "steps", 0) + 1
+        if here().rank == 1 and self.steps == 2:
+            raise ZeroDivisionError("a bug in the method")
+        return LossOutput(denoising_error(policy, batch, backbone))
+
+
+@register
+class Bursts(InProcessOne):
+    """Leaves the finite numbers there."""
+
+    name = "bursts"
+
+    def wrong(self, loss: Any) -> LossOutput:
+        return LossOutput(loss * float("nan"))
+
+
+@register
+class Weighs(Trains):
+    """Logs which share of the base's weights the processes hold, on the average."""
+
+    name = "weighs"
+
+    def loss(self, stage: Stage, policy: Any, reference: Any, batch: Any, backbone: Any) -> LossOutput:
+        loss = denoising_error(policy, batch, backbone)
+        base = [p for name, p in backbone.denoiser.named_parameters() if "lora" not in name]
+        held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in base) / sum(p.numel() for p in base)
+        return LossOutput(loss, {"held": batch.t * 0 + held})
+
+
 @register
 class Hungry(Trains):
     """Asks for more memory than any machine has; not when the variable HUNGRY is "no"."""
@@ -185,9 +245,12 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], said: str) -
     from halign_bench.cli import main
 
     os.environ.update(environment)
+    if "PARTS" in environment:  # a module with more of them
+        importlib.import_module(environment["PARTS"])
     tempfile.tempdir = None  # found out before the fork
     for number, suffix in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    processes.ALONE = float(environment.get("ALONE", processes.ALONE))
     signs.WINDOW = int(environment.get("SIGN_WINDOW", signs.WINDOW))  # a tiny training has four steps
     watch_for_kill()
     limit()

@@ -106,24 +106,6 @@ def test_contexts_nest_restore_and_leave_trainability_alone(inputs):
     assert all(p.requires_grad for p in trained)
 
 
-def test_gradients_reach_the_policy_around_a_reference_pass_with_checkpointing(inputs):
-    def gradient(checkpointing):
-        backbone = TinyBackbone()
-        parameters = attach(backbone, "a", nonzero=True)
-        if checkpointing:
-            backbone.denoiser.enable_gradient_checkpointing()
-        with backbone.adapters(["a"]):
-            policy = backbone.predict(inputs[0], torch.full((2,), 0.5), inputs[1])
-            with torch.no_grad(), backbone.adapters(()):
-                backbone.predict(inputs[0], torch.full((2,), 0.5), inputs[1])
-            policy.square().sum().backward()
-        return torch.cat([p.grad.flatten() for p in parameters])
-
-    plain = gradient(False)
-    assert float(plain.abs().max()) > 0
-    torch.testing.assert_close(gradient(True), plain)
-
-
 def test_fused_weights_give_the_same_output_and_leave_the_base_bit_for_bit(inputs):
     backbone = TinyBackbone()
     base = predict(backbone, inputs)

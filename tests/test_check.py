@@ -13,10 +13,11 @@ from records import cell, make_record, score
 
 from halign_bench.checking.margins import parse_margins
 from halign_bench.checking.power import Variance, chance, clips_needed, least_margin, seeds_needed
-from halign_bench.checking.texts import escaped, printable, workflow_commands
+from halign_bench.checking.texts import escaped, workflow_commands
 from halign_bench.checking.verdicts import Outcome, verdict
 from halign_bench.cli import main
 from halign_bench.errors import RequestError
+from halign_bench.printing import printable
 from halign_bench.results import write_record
 from halign_bench.stats import Difference
 

@@ -22,6 +22,7 @@ from halign_bench.batch import StepBatch, Trajectory
 from halign_bench.errors import HalignError, Interrupted, RequestError
 from halign_bench.method import Rollout, Stage
 from halign_bench.online import OnlineFeed, check_trajectory, steps_of
+from halign_bench.processes import Processes
 from halign_bench.registry import get
 from halign_bench.sampling import timesteps
 from halign_bench.training import train
@@ -356,17 +357,17 @@ def test_it_learns_from_training_prompts_scored_against_their_own_clips(data, tm
     np.testing.assert_allclose(annotate(2, TinyBackbone().decode(latents)), data.scores[2])
 
 
-def make_feed(data, accelerator, method=None, backbone=None, **changes) -> OnlineFeed:
+def make_feed(data, processes, method=None, backbone=None, **changes) -> OnlineFeed:
     backbone, method = backbone or TinyBackbone(), method or grpo(**changes)
 
     def policy(*inputs):
         with torch.no_grad():
             return backbone.predict(*inputs)
 
-    return OnlineFeed(method, data, method.stages()[0], 0, 8, 3, backbone, policy, accelerator)
+    return OnlineFeed(method, data, method.stages()[0], 0, 8, 3, backbone, policy, processes)
 
 
-ALONE = SimpleNamespace(num_processes=1, process_index=0)
+ALONE = Processes()
 
 
 def test_two_processes_sample_half_each_of_what_one_samples(data):
@@ -375,7 +376,7 @@ def test_two_processes_sample_half_each_of_what_one_samples(data):
     sent: list[list[torch.Tensor]] = [[], []]
 
     def process(rank, gather):
-        return SimpleNamespace(num_processes=2, process_index=rank, device="cpu", gather=gather)
+        return SimpleNamespace(world=2, rank=rank, joined=gather, settle=lambda: "")
 
     def first(share):  # what it sends is kept; what it would get is not known yet
         sent[0].append(share)
@@ -394,7 +395,7 @@ def test_two_processes_sample_half_each_of_what_one_samples(data):
     assert batch.ids == whole.ids and torch.equal(batch.place, whole.place)
     assert feed.news(0)["sampling_passes"] == alone.news(0)["sampling_passes"] == 8 * 4
     with pytest.raises(RequestError, match="shared among 3 processes"):
-        make_feed(data, SimpleNamespace(num_processes=3, process_index=0))
+        make_feed(data, Processes(0, 3))
 
 
 def test_a_rollout_gives_each_step_once_with_its_groups_rewards(data):

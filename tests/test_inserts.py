@@ -186,16 +186,6 @@ def test_files_that_are_damaged_or_of_another_module_are_refused_by_name(inputs,
         load_adapters(TinyBackbone().denoiser, folder, lambda name: attach(backbone, name, inputs[1]))
 
 
-def test_with_gradient_checkpointing_torch_says_that_the_passes_differ(inputs):  # noqa: F811
-    backbone = TinyBackbone()
-    attach(backbone, "a", inputs[1])
-    backbone.denoiser.enable_gradient_checkpointing()
-    with backbone.adapters(["a"]):
-        made = backbone.denoise(inputs[0], torch.full((2,), 0.5), inputs[1])
-        with pytest.raises(torch.utils.checkpoint.CheckpointError):
-            made.sum().backward()
-
-
 def test_a_backbone_without_blocks_or_with_other_tokens_is_refused(inputs):  # noqa: F811
     class Closed(TinyBackbone):
         def blocks(self):

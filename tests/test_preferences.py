@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny import TinyAnnotator, TinyBackbone, TinyTrack
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import HalignError, RequestError
 from halign_bench.masks import hand_mask
 from halign_bench.preferences import PreferenceSet, PreferenceSpec, collect
 from halign_bench.sampling import initial_noise, sample
@@ -180,8 +182,8 @@ def test_a_second_collection_reads_the_cache(tmp_path):
     first = collect(first_backbone, TinyTrack(), SPEC, tmp_path, lambda *report: reports.append(report))
     second = collect(second_backbone, TinyTrack(), SPEC, tmp_path)
     assert first_backbone.forwards == 10 * 3 * 2 and second_backbone.forwards == 0
-    assert torch.equal(first.latents, second.latents) and np.array_equal(first.scores, second.scores)
-    assert torch.equal(first.hand_mask, second.hand_mask)
+    assert torch.equal(first.latents[:], second.latents[:]) and np.array_equal(first.scores, second.scores)
+    assert torch.equal(first.hand_mask[:], second.hand_mask[:])
     assert first.provenance == second.provenance
     assert reports == [(0, 30), (12, 30), (24, 30), (30, 30)]
 
@@ -197,7 +199,7 @@ def test_an_interrupted_collection_goes_on_where_it_was(tmp_path):
     resumed = collect(backbone, TinyTrack(), SPEC, tmp_path, lambda *report: reports.append(report))
     assert reports[0] == (12, 30) and backbone.forwards == 6 * 3 * 2
     whole = collect(TinyBackbone(), TinyTrack(), SPEC, tmp_path / "other")
-    assert torch.equal(resumed.latents, whole.latents) and np.array_equal(resumed.scores, whole.scores)
+    assert torch.equal(resumed.latents[:], whole.latents[:]) and np.array_equal(resumed.scores, whole.scores)
 
 
 @pytest.mark.fault(
@@ -223,7 +225,7 @@ def test_a_damaged_file_is_made_again(tmp_path, damage):
     backbone = TinyBackbone()
     again = collect(backbone, TinyTrack(), SPEC, tmp_path)
     assert backbone.forwards == 4 * 3 * 2  # that chunk and no other
-    assert torch.equal(first.latents, again.latents) and np.array_equal(first.scores, again.scores)
+    assert torch.equal(first.latents[:], again.latents[:]) and np.array_equal(first.scores, again.scores)
     untouched = TinyBackbone()
     collect(untouched, TinyTrack(), SPEC, tmp_path)
     assert untouched.forwards == 0
@@ -285,3 +287,76 @@ def test_latents_in_any_memory_layout_are_kept(tmp_path):
     chunk = {"tensors": {"real": view}, "ids": ["a"], "identities": ["x"]}
     write_chunk(tmp_path / "0.safetensors", "key", chunk)
     assert torch.equal(read_chunk(tmp_path / "0.safetensors", "key")["tensors"]["real"], view)
+
+
+def test_joined_tensors_answer_as_one_whichever_way_they_are_asked(tmp_path):
+    from safetensors.torch import save_file
+
+    from halign_bench.joined import Joined, Stored
+
+    whole = torch.arange(5 * 3 * 2.0).view(5, 3, 2)
+    parts = []
+    for number, part in enumerate(whole.split([2, 1, 2])):
+        save_file({"x": part.contiguous()}, tmp_path / f"{number}.safetensors")
+        parts.append(Stored(tmp_path / f"{number}.safetensors", "x", tuple(part.shape)))
+    for joined in (Joined(parts), Joined([parts[0], whole[2:3], parts[2]])):
+        assert joined.shape == whole.shape and len(joined) == 5
+        for index in (3, -1, slice(None), slice(1, 4), [4, 0, 4], (2, 1), (3, slice(1, 3)), ([4, 0, 2], [2, 0, 1])):
+            assert torch.equal(joined[index], whole[index])
+        with pytest.raises(IndexError):
+            joined[5]
+
+
+def test_a_file_that_is_cut_while_it_is_in_use_is_an_error_that_names_it(tmp_path):
+    data = collect(TinyBackbone(), TinyTrack(), SPEC, tmp_path)
+    file = sorted(tmp_path.glob("preferences/*/*.safetensors"))[1]
+    file.write_bytes(file.read_bytes()[:-100])
+    assert data.latents[0].isfinite().all()
+    with pytest.raises(HalignError, match=f"{file.name} can no longer be read"):
+        data.latents[[0, 4]]
+
+
+MUCH = """
+import sys
+import torch
+from pathlib import Path
+from halign_bench.feeding import Feed
+from halign_bench.preferences import PreferenceSpec, collect_candidates, key_of, sources_of
+from halign_bench.method import Stage
+from tiny import TinyAnnotator, TinyBackbone, TinyTrack
+import halign_bench.chunks as chunks
+
+def anonymous():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) // 1024
+
+spec = PreferenceSpec(prompts=12, candidates=2, nfe=1, chunk=1)
+backbone, track, annotator = TinyBackbone(), TinyTrack(), TinyAnnotator()
+key = key_of(sources_of(backbone, track, annotator, spec))
+for prompt in range(12):
+    scores = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    latents = torch.full((1, 2, 4, 2, 1024, 1024), float(prompt))  # 64 MiB
+    chunks.write_chunk(
+        Path(sys.argv[1]) / "preferences" / key[:32] / f"{prompt:05d}.safetensors", key,
+        {"tensors": {"latents": latents, "real": torch.zeros(1, 4, 2, 4, 4), "scores": scores}, "ids": [str(prompt)],
+         "identities": ["x"]},
+    )
+del latents
+before = anonymous()
+data = collect_candidates(backbone, track, annotator, spec, Path(sys.argv[1]))
+first = data.latents[[1, 8], [0, 1]]
+assert first[:, 0, 0, 0, 0].tolist() == [1.0, 8.0] and backbone.forwards == 0
+print(anonymous() - before)
+"""
+
+
+def test_what_is_held_in_memory_is_the_batch_and_not_the_set(tmp_path):
+    """768 MiB of latents, of which two clips of 32 MiB each are asked for."""
+    import subprocess
+    import sys
+
+    made = subprocess.run(
+        [sys.executable, "-c", MUCH, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert int(made.stdout) < 200

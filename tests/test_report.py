@@ -345,7 +345,7 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
         cell(run, method)
     good = (run / "sft-s0.json").read_text()
     (run / "nan-s0.json").write_text(re.sub(r'"value": [\d.e-]+', '"value": NaN', good, count=1))
-    (run / "newer-s0.json").write_text(good.replace("halign-bench/record/1", "halign-bench/record/9"))
+    (run / "newer-s0.json").write_text(good.replace("halign-bench/record/2", "halign-bench/record/9"))
     (run / "cut-s0.json").write_text(good[: len(good) // 2])
     (run / "again-s0.json").write_text(good)
     lacking = json.loads((run / "kto-s0.json").read_text())
@@ -362,7 +362,7 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
     problems = Page(out / "index.html").text.split("Failed, not measured or left out")[1]
     for words in (
         "nan-s0.json: left out, not a valid record, it contains NaN", "newer-s0.json: left out, not a valid record",
-        "halign-bench/record/1", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
+        "halign-bench/record/2; update", "cut-s0.json: left out, not a valid record", "sft seed 0 was given twice",
         "kto: fid@toy not in its record", "ipa-s0.clips.parquet: cannot be read", "tpo-s0.clips.parquet: holds NaN",
     ):  # fmt: skip
         assert words in problems, words

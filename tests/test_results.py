@@ -58,7 +58,7 @@ def test_round_trip(tmp_path):
     assert again.source == tmp_path / "records" / "dpo-s3.json"
     assert read_clips(again) == {"psnr@toy": {"a": ("x", 20.5), "b": ("y", None)}}
     assert read_replicates(again) == {"fid@toy": [12.0, None, 13.0]}
-    assert json.loads(again.source.read_text())["schema"] == "halign-bench/record/1"
+    assert json.loads(again.source.read_text())["schema"] == "halign-bench/record/2"
     assert sorted(p.name for p in again.source.parent.iterdir()) == [
         "dpo-s3.bootstrap.parquet", "dpo-s3.clips.parquet", "dpo-s3.json",
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_what_a_record_must_explain():
         (lambda t: t[: len(t) // 2], "not a valid record"),
         (lambda t: "", "not a valid record"),
         (lambda t: "[" * 100_000, "not a valid record"),
-        (lambda t: t.replace("record/1", "record/9"), "schema"),
+        (lambda t: t.replace("record/2", "record/9"), "update halign-bench"),
         (lambda t: t.replace('"seed": 0', '"seed": -1'), "cell.seed"),
         (lambda t: t.replace('"status"', '"state"'), "status"),
     ],

@@ -66,7 +66,7 @@ def test_the_committed_records_pass(capsys):
 @pytest.mark.parametrize(
     ("where", "value", "field", "said"),
     [
-        ("schema", "halign-bench/record/9", "schema", "input should be 'halign-bench/record/1'"),
+        ("schema", "halign-bench/record/9", "schema", "'halign-bench/record/1' or 'halign-bench/record/2'"),
         ("cell seed", -1, "cell.seed", "greater than or equal to 0"),
         ("surprise", 1, "surprise", "extra inputs"),
         ("protocol training samples", 3200, "protocol_hash", "not the sha256 of the protocol"),

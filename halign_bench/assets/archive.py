@@ -7,6 +7,7 @@ with a link or with more than it should hold is refused as a whole, since nobody
 
 from __future__ import annotations
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 
 MAX_ENTRIES = 1000
 MAX_BYTES = 2**32  # of one file, unpacked
@@ -27,8 +28,10 @@ def opened(path: Path) -> Iterator[Zip]:
     try:
         with zipfile.ZipFile(path) as file:
             yield Zip(path, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as problem:
-        raise RequestError(f"{path}: not a whole zip archive ({problem})") from None
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, RuntimeError
+    ) as problem:
+        raise RequestError(f"{path}: not a whole zip archive ({first_line(problem)})") from None
 
 
 class Zip:
@@ -71,6 +74,8 @@ def _objection(entry: zipfile.ZipInfo) -> str | None:
         return "is an absolute path"
     if ".." in raw.replace("\\", "/").split("/"):
         return "leads out of the archive"
+    if not entry.filename:
+        return "is no name"
     if (kind := stat.S_IFMT(entry.external_attr >> 16)) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
     if entry.flag_bits & 1:

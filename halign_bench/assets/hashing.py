@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from halign_bench.documents import parsed
+
 CHUNK = 2**20
 SCHEMA = "halign-bench/hashes/1"
 
@@ -61,7 +63,7 @@ class Memory:
 
     def _read(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
-            document = json.loads(self.file.read_text(encoding="utf-8"))
+            document = parsed(self.file.read_text(encoding="utf-8"))
             if isinstance(document, dict) and document.get("schema") == SCHEMA:
                 files = document.get("files")
                 return files if isinstance(files, dict) else {}

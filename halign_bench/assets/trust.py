@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from halign_bench.atomic import atomic_write
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.folder import cache_dir
 
@@ -39,7 +40,7 @@ class Trust:
 
     def _read(self) -> dict[str, str]:
         try:
-            document = json.loads(self.file.read_text(encoding="utf-8"))
+            document = parsed(self.file.read_text(encoding="utf-8"))
             if document["schema"] == SCHEMA:
                 return {str(file): str(sha256) for file, sha256 in document["files"].items()}
         except FileNotFoundError:

@@ -22,6 +22,7 @@ from halign_bench.backbones import _pipelines
 from halign_bench.errors import RequestError
 from halign_bench.inserts import Block
 from halign_bench.openpose import draw_openpose, dwpose_brush
+from halign_bench.processes import here
 from halign_bench.track import Clip
 from halign_bench.wav2vec2 import Wav2Vec2
 
@@ -47,6 +48,7 @@ class DiffusersBackbone(Backbone):
     ) -> None:  # fmt: skip
         self.pipeline, self.denoiser = pipeline, getattr(pipeline, self.component)
         self.base_sha256, self.device, self.ears = base_sha256, device, ears
+        self.checkpointing = device.startswith("cuda")  # a clip's tokens are tens of thousands, through 30 blocks
         self.prepare()
         if (takes := self.denoiser.config.in_channels) != (given := self.channels()):
             raise RequestError(
@@ -70,7 +72,8 @@ class DiffusersBackbone(Backbone):
         folder = _pipelines.folder_of(checkpoint)
         # On a GPU as they are published; a processor multiplies in bf16 too where it can, on fp32 weights.
         on_gpu = device.startswith("cuda") and native_precision(device) == "bf16"
-        pipeline = _pipelines.load(folder, index, torch.bfloat16 if on_gpu else torch.float32, device)
+        dtype = torch.bfloat16 if on_gpu else torch.float32
+        pipeline = _pipelines.load(folder, index, dtype, device, cls.component if here().sharded else None)
         sources = [folder] if ears is None else [folder, ears.folder]
         return cls(pipeline, _pipelines.digest(*sources), device, frames, size, ears)
 
@@ -116,6 +119,13 @@ class DiffusersBackbone(Backbone):
 
     def blocks(self) -> list[Block]:
         return self.blocks_of(self.denoiser)
+
+    def encoders(self) -> list[torch.nn.Module]:
+        """Every network of the pipeline but the one that trains."""
+        if self.pipeline.components.get("text_encoder") is not None:
+            self.no_text  # noqa: B018  # guidance's second branch may be asked for while the encoder is away
+        others = [each for each in self.pipeline.components.values() if isinstance(each, torch.nn.Module)]
+        return [*(each for each in others if each is not self.denoiser), *([self.ears.net] if self.ears else [])]
 
     def check_clip(self) -> None:
         cell, (height, width) = self.cell(), self.size

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError, first_line
 from halign_bench.machine import out_of_memory
 from halign_bench.pretrained import load_whole, quiet
@@ -45,7 +45,7 @@ def read_index(model: str | Path) -> dict[str, Any]:
     except Exception as problem:  # whatever network and hub raise
         raise _not_on_the_hub(model, problem) from None
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(parsed(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise RequestError(f"--model {model}: its {INDEX} cannot be read ({first_line(problem)})") from None
 
@@ -66,8 +66,13 @@ def _not_on_the_hub(model: str | Path, problem: Exception) -> RequestError:
     return RequestError(f"--model {model}: neither a folder here nor to be had from the hub ({first_line(problem)})")
 
 
-def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
-    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read."""
+def load(
+    folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str, stays: str | None = None
+) -> Any:
+    """The pipeline, its weights frozen, in eval mode, on the device. Raises RequestError where it cannot be read.
+
+    stays  the component that is left on the CPU, to be divided from there
+    """
     import diffusers
 
     name = index["_class_name"]
@@ -80,7 +85,8 @@ def load(folder: Path, index: Mapping[str, Any], dtype: torch.dtype, device: str
     networks = {}
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] in ("diffusers", "transformers") and _weights(folder / part):
-            networks[part] = _network(folder / part, entry[0], entry[1], dtype).to(device)
+            network = _network(folder / part, entry[0], entry[1], dtype)
+            networks[part] = network if part == stays else network.to(device)
     try:
         with quiet():
             pipeline = cls.from_pretrained(folder, **networks)
@@ -114,7 +120,7 @@ def check_files(folder: Path) -> None:
 
     for index in sorted(folder.glob("*/*.safetensors.index.json")):
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(parsed(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             where = f"{index.parent.name}/{index.name}"
             raise RequestError(f"--model {folder}: {where} cannot be read ({first_line(problem)})") from None

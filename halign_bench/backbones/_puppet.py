@@ -28,7 +28,7 @@ from torch import Tensor
 from halign_bench.audio_encoder import FEATURES, AudioEncoder, draw_lips
 from halign_bench.backbone import Backbone, Condition
 from halign_bench.codec import SPATIAL_STRIDE, TEMPORAL_STRIDE, PuppetCodec
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 from halign_bench.masks import mouth_place
 from halign_bench.skeleton import draw_skeleton
 from halign_bench.track import Clip
@@ -137,7 +137,7 @@ class PuppetBackbone(Backbone):
             audio_encoder.load_state_dict(heard)
             denoiser = cls.network_class().from_pretrained(folder / cls.subfolder, torch_dtype=torch.float32)
         except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise RequestError(f"backbone {cls.name}: the checkpoint in {folder} cannot be read ({reason})") from error
         digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in needed)).hexdigest()
         return cls(denoiser, codec, audio_encoder, digest, device)

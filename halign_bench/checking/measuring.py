@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from halign_bench.checking.margins import Margin, Margins
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.gathering import check_protocols, one_per_cell
 from halign_bench.pairing import Sample, Scores
@@ -74,7 +74,7 @@ def _is_leaderboard(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False  # read_records says what is wrong with it
     return isinstance(document, dict) and str(document.get("schema", "")).startswith("halign-bench/leaderboard/")

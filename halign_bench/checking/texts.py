@@ -14,6 +14,7 @@ from typing import Any
 from halign_bench.checking.planning import Needed
 from halign_bench.checking.power import MOST_SEEDS, MOST_TIMES, POWER
 from halign_bench.checking.verdicts import RULES, VERDICTS, Outcome, counts
+from halign_bench.printing import printable
 from halign_bench.tables.cells import ABSENT, number
 from halign_bench.tables.markdown import pipes
 
@@ -26,11 +27,6 @@ PLAN_LEGEND = (
     f"alone; {ABSENT} none up to {MOST_TIMES:,} times the clips or {MOST_SEEDS} seeds, or seeds unknown from one"
 )
 ANNOTATIONS = {"regression": "error", "cannot tell": "warning", "improvement": "notice"}
-
-
-def printable(text: str) -> str:
-    r"""On one line, control and invisible characters spelt out: "a\nb" with a newline -> "a\\nb"."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
@@ -147,5 +143,5 @@ def _count(value: int | None) -> str:
 
 __all__ = [
     "HEADERS", "PLAN_HEADERS", "PLAN_LEGEND", "document", "escaped", "markdown", "plan_rows",
-    "printable", "rows", "sentence", "total", "workflow_commands",
+    "rows", "sentence", "total", "workflow_commands",
 ]

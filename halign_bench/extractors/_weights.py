@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from halign_bench.errors import RequestError, first_line
+from halign_bench.extractors.checkpoint import opened
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -38,7 +38,7 @@ class StateDict:
 
                 found = load(content)
             else:
-                found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                found = opened(content)
         except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
             raise RequestError(f"weights {path} cannot be opened: {first_line(error)}") from None
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from halign_bench.decoding import shown
 from halign_bench.errors import RequestError
+
+
+def opened(content: bytes) -> Any:
+    """What `torch.save` wrote, where it is made of tensors and plain values; anything else, and TorchScript, is not
+    opened, since it would have to be run. Raises whatever torch raises, which is any Exception."""
+    with warnings.catch_warnings():  # of other protocols of pickle, and of TorchScript, which are refused anyway
+        warnings.simplefilter("ignore")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def read_state_dict(path: Path, asset: str) -> tuple[dict[str, Tensor], str]:
@@ -25,8 +34,8 @@ def read_state_dict(path: Path, asset: str) -> tuple[dict[str, Tensor], str]:
     except OSError as error:
         raise RequestError(f"{asset} weights cannot be read from {shown(path)}: {error.strerror or error}") from None
     try:
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError):
+        found = opened(content)
+    except Exception:  # of a damaged file torch, pickle, zipfile and tokenize each raise their own
         raise RequestError(f"{shown(path)} is not a state dict of {asset}: it cannot be opened as one") from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise RequestError(f"{shown(path)} is not a state dict of {asset}: it holds other things than tensors")

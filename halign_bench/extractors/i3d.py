@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 from halign_bench.extractors._i3d_net import CLASSES, LEAST_FRAMES, load
 from halign_bench.extractors._pixels import batched, checked_frames, checked_images, full_precision
 from halign_bench.extractors._weights import read_file
@@ -136,8 +136,7 @@ class I3DTorchScript(_I3D):
         try:
             self._net = torch.jit.load(io.BytesIO(content), map_location=device).eval()
         except (RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0][:200]
-            raise RequestError(f"{weights} is no TorchScript file: {first}") from None
+            raise RequestError(f"{weights} is no TorchScript file: {first_line(error)}") from None
         self._weights = weights
         self.name = "i3d" if self.inside else "i3d-common-metrics"
         resized = "squeezed to 224x224 by the detector" if self.inside else "shorter side to 224, centre"

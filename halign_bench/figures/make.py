@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from halign_bench.atomic import atomic_write
 from halign_bench.figures import ablations, pareto, quality, samples, timesteps, training, wins
 from halign_bench.figures.source import NoData, Row, Source
 from halign_bench.figures.style import Look, save, settings
+from halign_bench.tables.spreadsheet import Rows
 
 
 def _one_page(rows: Sequence[Row]) -> list[list[Row]]:
@@ -124,7 +124,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     """The rows as they are, all with the same columns but those that begin with _; None is an empty field."""
     text = io.StringIO()
     columns = [name for name in rows[0] if not name.startswith("_")]
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer = Rows(text, columns)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

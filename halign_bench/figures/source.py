@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from halign_bench.comparing import Cells
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.gathering import gather
 from halign_bench.leaderboard import Leaderboard, build
@@ -86,7 +86,7 @@ def _analysis(path: Path) -> dict[str, Any]:
     from halign_bench.analysis.timesteps.report import SCHEMA
 
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parsed(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise RequestError(f"{path}: cannot be read ({problem.strerror or problem})") from None
     except ValueError as problem:

@@ -6,7 +6,6 @@ were copied elsewhere have none. A step's numbers are of one batch: what is draw
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from halign_bench.documents import parsed
 from halign_bench.figures.source import NoData, Row, Source
 from halign_bench.figures.style import COLOURS, Look, balanced
 from halign_bench.results import Record
@@ -62,7 +62,7 @@ def _log(record: Record) -> list[dict[str, Any]]:
 def _entries(path: Path) -> Iterable[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            entry = json.loads(line)
+            entry = parsed(line)
         except ValueError:
             return  # the last line of a training that was killed
         if isinstance(entry, dict) and isinstance(entry.get("samples"), int):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.fitness.measuring import Ladder
 from halign_bench.fitness.rule import RULE, overall
@@ -66,7 +67,7 @@ def protocol_sha256(protocol: str) -> str:
 def read_unfit(path: Path) -> dict[str, Unfit]:
     """Metrics that a document written by `--out` calls unfit. Raises RequestError when it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        found = parsed(path.read_text(encoding="utf-8"))["metrics"]
         return {
             name: Unfit(metric["reason"], metric["protocol_sha256"])
             for name, metric in found.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halign_bench.decoding import MediaError
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 from halign_bench.media import fit, read_audio
 from halign_bench.prefs.lines import Condition
 from halign_bench.track import FPS, Clip, SkeletonLayout, Track
@@ -64,8 +64,9 @@ def _image(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return fit(np.asarray(image.convert("RGB")), size)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-        reason = "is no image that can be read" if isinstance(problem, UnidentifiedImageError) else f"({problem})"
+    except Exception as problem:  # Pillow's readers each raise their own
+        known = isinstance(problem, UnidentifiedImageError)
+        reason = "is no image that can be read" if known else f"({first_line(problem)})"
         raise ConditionError("reference", f"{path.name} {reason}; give a whole PNG or JPEG") from None
 
 
@@ -88,8 +89,9 @@ def _skeleton(path: Path, frames: int, layout: SkeletonLayout | None) -> np.ndar
     points = max(layout.right_hand.stop, layout.left_hand.stop, len(layout.body))
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise ConditionError("skeleton", f"{path.name} is no .npy array ({problem}); save it with numpy.save") from None
+    except Exception as problem:  # as numpy, zipfile and tokenize do
+        why = first_line(problem)
+        raise ConditionError("skeleton", f"{path.name} is no .npy array ({why}); save it with numpy.save") from None
     if not isinstance(found, np.ndarray) or found.shape[1:] != (points, 3) or len(found) < frames:
         shape = list(found.shape) if isinstance(found, np.ndarray) else "several arrays"
         raise ConditionError("skeleton", f"{path.name} is {shape}; [{frames} or more, {points}, 3] is needed")

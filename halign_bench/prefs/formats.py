@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 
 HELP = "docs/preferences.md has the format, and how exports of labelling tools become it"
+MAX_ROWS = 1_000_000  # of a parquet table
 BOM = b"\xef\xbb\xbf"
 
 
@@ -105,10 +106,13 @@ def _parquet_rows(path: Path, content: bytes) -> Iterator[tuple[int, Any | Fault
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{path}: is no parquet file that can be read ({str(error).splitlines()[0]})") from None
-    return ((number, _nested(row)) for number, row in enumerate(table.to_pylist(), 1))
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            if file.metadata.num_rows > MAX_ROWS:  # a few bytes can stand for any number of them
+                raise RequestError(f"{path}: has {file.metadata.num_rows} rows, more than {MAX_ROWS}")
+            rows = file.read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RequestError(f"{path}: is no parquet file that can be read ({first_line(error)})") from None
+    return ((number, _nested(row)) for number, row in enumerate(rows, 1))
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any] | Fault:

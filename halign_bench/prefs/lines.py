@@ -90,14 +90,14 @@ def refuse(path: Path, problems: list[Problem]) -> NoReturn:
     for problem in sorted(problems, key=lambda problem: problem.line):
         lines.setdefault((problem.field, problem.text), []).append(problem.line)
     told = [
-        _printable(f"{unit_of(path)}{_listed(numbers)}, {field[:60]}: {text}")
+        f"{unit_of(path)}{_listed(numbers)}, {field[:60]}: {text}"
         for (field, text), numbers in lines.items()
     ]
     if len(told) == 1:
         raise RequestError(f"{path}, {told[0]} (nothing of the file was used)")
     if len(told) > SHOWN:
         told[SHOWN:] = [f"and {len(told) - SHOWN} more"]
-    raise RequestError("\n  ".join([f"{path}: {len(problems)} problems, and nothing of the file was used", *told]))
+    raise RequestError(f"{path}: {len(problems)} problems, and nothing of the file was used", *told)
 
 
 def _listed(lines: list[int], most: int = 5) -> str:
@@ -170,30 +170,26 @@ def _in_words(model: type[Line], found: Any) -> tuple[str, str]:
     # A union's member stands in the place too, by its type's name: "left.int".
     place = [str(part) for part in found["loc"]]
     field = ".".join(part for part in place if "[" not in part and part not in ("int", "str")) or "line"
-    given, kind = found["input"], found["type"]
+    given, kind, first = found["input"], found["type"], place[0] if place else ""
     if kind == "missing":
         return field, "is missing; add it"
     if kind == "extra_forbidden":
-        known = [*(Condition if place[0] == "condition" and len(place) > 1 else model).model_fields]
+        known = [*(Condition if first == "condition" and len(place) > 1 else model).model_fields]
         near = nearest(place[-1], known)
         hint = f"did you mean {near}?" if near else "leave it out"
         return field, f"is no field here, which are {', '.join(known)}; {hint}"
     if kind == "literal_error":
         return field, f"{_shown(given)} is no label; write {found['ctx']['expected']}"
-    if place[0] in ("left", "right", "video"):
-        return place[0], f"{_shown(given)} names no video; write a file's name, or a candidate's number from 0"
+    if first in ("left", "right", "video"):
+        return first, f"{_shown(given)} names no video; write a file's name, or a candidate's number from 0"
     if kind == "string_pattern_mismatch":
         return "labels", f"{_shown(given)} is no name of a criterion; write at most 40 small letters, digits, - and _"
-    if kind == "too_short" and place[0] == "labels":
+    if kind == "too_short" and first == "labels":
         return field, "is empty; give at least one criterion its label, or leave the line out"
     if kind == "string_too_short":
         return field, "is empty; name something, or leave the field out"
     message = found["msg"]
     return field, f"{_shown(given)} cannot be used; {message[:1].lower()}{message[1:]}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,11 +143,16 @@ def _dash(line: Any) -> list[float]:
 
 
 def _page(said: Mapping[str, Any]) -> str:
+    return str(_template().render(said)) + "\n"
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     template = (resources.files("halign_bench.report") / "static" / TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(template).render(said) + "\n"
+    return environment.from_string(template)
 
 
 __all__ = ["make"]

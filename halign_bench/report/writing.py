@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from halign_bench.atomic import atomic_write
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError, RunLocked
 
 SCHEMA = "halign-bench/report/1"
@@ -72,7 +73,7 @@ def replacing(out: Path) -> Iterator[Files]:
     partial = out / PARTIAL
     try:
         with FileLock(out / LOCK, timeout=0):
-            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+            _clear(partial)  # of one that was killed
             try:
                 files = Files(partial)
                 yield files
@@ -101,7 +102,7 @@ def _check(out: Path) -> None:
 
 def _listed(out: Path) -> list[str]:
     try:
-        document = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        document = parsed((out / MANIFEST).read_text(encoding="utf-8"))
         names = document["files"] if document["schema"] == SCHEMA else None
     except OSError as problem:
         raise RequestError(f"{out / MANIFEST}: cannot be read ({problem.strerror or problem})") from None
@@ -110,6 +111,18 @@ def _listed(out: Path) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) and _inside(name) for name in names):
         raise RequestError(f"{out / MANIFEST}: was not written by halign-bench report; choose another --out")
     return names
+
+
+def _clear(partial: Path) -> None:
+    """Raises OSError where somebody put something there that would be written through."""
+    if partial.is_symlink():
+        partial.unlink()
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _lies_in(out: Path, name: str) -> bool:
+    """Whether the folder of a listed file is one of the report's own, and no link to somewhere else."""
+    return (out / name).parent.resolve().is_relative_to(out.resolve())
 
 
 def _inside(name: str) -> bool:
@@ -121,12 +134,16 @@ def _publish(out: Path, files: Files, version: str, index: str) -> None:
     old = _listed(out) if (out / MANIFEST).exists() else []
     new = [*(f"{version}/{name}" for name in files.names()), INDEX]
     _list(out, sorted({*old, *new}))  # before any of them is there: what is killed now is cleared next time
+    if (out / version).is_symlink():
+        (out / version).unlink()
     for name in files.names():
         target = out / version / name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(files.folder / name, target)
     atomic_write(out / INDEX, index)
-    for name in {*old} - {*new}:
+    for name in sorted({*old} - {*new}):
+        if not _lies_in(out, name):
+            continue
         (out / name).unlink(missing_ok=True)
         for folder in PurePosixPath(name).parents:
             with contextlib.suppress(OSError):  # not empty

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.documents import parsed
 from halign_bench.sealing import intact, seal
 from halign_bench.track import Unscorable
 
@@ -79,14 +79,14 @@ class Cache:
         return found
 
     def _read(self, key: str) -> Any:
-        with contextlib.suppress(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        with contextlib.suppress(Exception):  # damaged: numpy, zipfile and tokenize each raise their own
             if (path := self._path(key, "npy")).is_file():
                 return np.load(path, mmap_mode="r", allow_pickle=False) if intact(path) else MISSING
             if (path := self._path(key, "npz")).is_file() and intact(path):
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
             if (path := self._path(key, "json")).is_file():
-                document = json.loads(path.read_text(encoding="utf-8"))
+                document = parsed(path.read_text(encoding="utf-8"))
                 if document.pop("sha256") == key_of(**document):
                     return Unscorable(document["reason"]) if "reason" in document else document["value"]
         return MISSING

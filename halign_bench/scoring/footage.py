@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from halign_bench.errors import first_line
 from halign_bench.media import MediaError, VideoReader, read_audio, shown
 from halign_bench.spool import Frames, Spool
 from halign_bench.track import FPS, SAMPLE_RATE
@@ -111,7 +112,7 @@ def read_picture(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as problem:
-        raise MediaError(path, f"is no picture that can be read ({str(problem).splitlines()[0]})") from None
+        raise MediaError(path, f"is no picture that can be read ({first_line(problem)})") from None
 
 
 __all__ = ["DECODING", "Condition", "Footage", "read_picture"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from halign_bench.rows import Row
 
 ABSENT = "-"
+LARGE = 1e12  # from here on numbers stand as powers of ten, whatever their error
 UNFIT = "†"
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 
@@ -34,7 +35,7 @@ def number(value: float | None, error: float | None = None) -> str:
     """
     if value is None:
         return ABSENT
-    if error and math.isfinite(error):
+    if error and math.isfinite(error) and abs(value) < LARGE:
         return f"{value:.{decimals(error)}f}"
     return f"{value:.4g}"
 
@@ -79,7 +80,7 @@ class Cells:
         score = row.metrics.get(key) if key is not None else None
         if key is None or score is None or score.value is None:
             return None
-        half = (score.ci[1] - score.ci[0]) / 2 if score.ci else None
+        half = score.ci[1] / 2 - score.ci[0] / 2 if score.ci else None
         place = None if score.rank is None else 1 if score.rank == 1 else 2 if score.rank == self._next[key] else None
         return Shown(score.value, half, score.rank, place, self._verdicts.get((row.method, key)))
 

@@ -20,7 +20,8 @@ def markdown(board: Leaderboard) -> str:
         if not isinstance(part, Lines):
             text += pipes(part.headers, part.rows)
         else:
-            text += [f"- {line}" for line in part.lines] if part.title else part.lines
+            lines = [_harmless(line) for line in part.lines]
+            text += [f"- {line}" for line in lines] if part.title else lines
         text.append("")
     return "\n".join(text)
 
@@ -37,7 +38,12 @@ def pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
+    return _harmless(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _harmless(text: str) -> str:
+    """No tag, no link and no picture, whatever is quoted in it."""
+    return text.replace("<", "\\<").replace("](", "]\\(").replace("][", "]\\[")
 
 
 __all__ = ["markdown", "pipes"]

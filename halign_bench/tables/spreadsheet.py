@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.results import parse_key
@@ -19,13 +20,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class Rows(csv.DictWriter):
+    """Rows of a CSV. A spreadsheet takes a text that begins with =, +, - or @ for a formula, and texts come from
+    records of others: such a one gets an apostrophe before it. Numbers stay as they are."""
+
+    def __init__(self, file: io.StringIO, columns: Sequence[str]) -> None:
+        super().__init__(file, columns, lineterminator="\n", extrasaction="ignore")
+
+    def writerow(self, row: Mapping[str, Any]) -> Any:
+        return super().writerow({name: _no_formula(value) for name, value in row.items()})
+
+    def writerows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.writerow(row)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def csv_text(board: Leaderboard) -> str:
     """None is an empty field. A method without scores has one line with its reason.
 
     So has, without a method, each file that could not be used (status "left out") and each remark (status "note").
     """
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer = Rows(file, COLUMNS)
     writer.writeheader()
     against_base = {(c["method"], c["metric"]): c for c in board.comparisons if c["than"] == "base"}
     for row in board.rows:
@@ -56,4 +76,4 @@ def _line(board: Leaderboard, row: Row, key: str, score: Score, compared: dict[s
     }  # fmt: skip
 
 
-__all__ = ["COLUMNS", "csv_text"]
+__all__ = ["COLUMNS", "Rows", "csv_text"]

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halign_bench.tables.cells import ABSENT, Shown, decimals
+from halign_bench.tables.cells import ABSENT, LARGE, Shown, decimals
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -74,8 +74,8 @@ def number_column(header: str, width: int, shown: Sequence[Shown | None]) -> Col
     Numbers without any interval are set to four digits, very large and small ones as powers of ten.
     """
     errors = [decimals(cell.half) for cell in shown if cell and cell.half]
-    if not errors:
-        texts = ["--" if cell is None else rf"\num{{{cell.value:.4g}}}" for cell in shown]
+    if not errors or any(cell and max(abs(cell.value), cell.half or 0.0) >= LARGE for cell in shown):
+        texts = ["--" if cell is None else _powers(cell) for cell in shown]
         styles: dict[int | None, str] = {1: r"{\bfseries %s}", 2: r"\underline{%s}"}
         cells = [styles.get(cell.place if cell else 0, "%s") % text for cell, text in zip(shown, texts, strict=True)]
         return Column("r", header, cells, max(width, 9))
@@ -91,6 +91,11 @@ def number_column(header: str, width: int, shown: Sequence[Shown | None]) -> Col
         for cell, value, half in zip(shown, values, halves, strict=True)
     ]
     return Column(form.specification, header, cells, max(width, form.width))
+
+
+def _powers(cell: Shown) -> str:
+    """A number of four digits, as a power of ten where it is very large or small, and half of its interval."""
+    return rf"\num{{{cell.value:.4g}}}" + (rf" $\pm$ \num{{{cell.half:.2g}}}" if cell.half else "")
 
 
 def _whole(value: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halign_bench.errors import RequestError
-from halign_bench.printing import print_json
+from halign_bench.printing import print_json, printable
 
 if TYPE_CHECKING:
     from halign_bench.validation.finding import Finding
@@ -68,7 +68,7 @@ def check(files: Iterable[Path]) -> list[Finding]:
                     problems += companions.problems(record, protocol, beside)
                 checked.append(together.Checked(str(file), record, together.fingerprints(beside.clips)))
         found += [Finding(str(file), field, text) for field, text in problems]
-    return found + list(together.findings(checked))
+    return [Finding(*map(printable, finding)) for finding in (*found, *together.findings(checked))]
 
 
 def _files(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halign_bench.results import SPEED, MetricValue, Record, parse_key
+from halign_bench.errors import first_line
+from halign_bench.results import SPEED, MetricValue, Record, parquet_columns, parse_key
 from halign_bench.stats import (
     bootstrap_indices,
     bootstrap_signature,
@@ -61,7 +63,6 @@ def read(record: Record) -> Companions:
 
 def _table(record: Record, kind: str, columns: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Any, ...]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     name = record.files.get(kind)
     if name is None or record.source is None:
@@ -69,10 +70,9 @@ def _table(record: Record, kind: str, columns: Sequence[str], problems: list[Pro
         return iter(())
     path = record.source.parent / name
     try:
-        table = pq.read_table(path, columns=list(columns))
-        return iter(list(zip(*(table.column(column).to_pylist() for column in columns), strict=True)))
+        return iter(list(zip(*parquet_columns(path, columns, record.sha256s.get(kind)), strict=True)))
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        said = "is not there" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
+        said = f"cannot be read ({first_line(error)})" if os.path.lexists(path) else "is not there"
         problems.append((f"files.{kind}", f"{name} {said}"))
         return iter(())
 

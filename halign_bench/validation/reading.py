@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halign_bench.protocol import SCHEMA
-from halign_bench.results import Bootstrap, Record, metric_key, parse_key, refuse_constant
+from halign_bench.results import Bootstrap, Record, check_sha256, metric_key, parse_key, refuse_constant
 from halign_bench.validation.finding import Problem
 
 
@@ -58,14 +58,15 @@ class Agreed(BaseModel):
 def read(path: Path) -> tuple[Record | None, list[Problem]]:
     """The record, or every reason why the file holds none."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        document = json.loads(data := path.read_bytes(), parse_constant=refuse_constant)
         record = Record.model_validate(document)
+        check_sha256(data, record.sha256)
     except OSError as error:
         return None, [("file", f"cannot be read ({error.strerror or error})")]
     except ValidationError as error:
         return None, schema_problems(error)
     except (ValueError, RecursionError) as error:
-        return None, [("file", f"is no JSON document: {error}")]
+        return None, [("file", str(error) if "sha256" in str(error) else f"is no JSON document: {error}")]
     record._source = path
     return record, []
 

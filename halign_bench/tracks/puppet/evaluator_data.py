@@ -130,7 +130,7 @@ def load(
     whole: dict[str, np.ndarray] = {}
     at = 0
     for path in chunks(split, kind, count, folder):
-        with np.load(path) as part:
+        with np.load(path, allow_pickle=False) as part:
             size = 0
             for key in part.files:
                 rows = part[key]

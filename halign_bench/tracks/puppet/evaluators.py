@@ -7,7 +7,6 @@ another size are resized to 64 x 64 first. The annotator that labels preferences
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.track import Clip, Extractor, Unscorable
 from halign_bench.tracks.puppet import nets
@@ -207,7 +207,7 @@ def load(device: str = "cpu", folder: Path = WEIGHTS) -> dict[str, Extractor]:
 
     weights, card = (folder / name for name in NAMES)
     try:
-        content, stated = weights.read_bytes(), json.loads(card.read_text(encoding="utf-8"))["sha256"]
+        content, stated = weights.read_bytes(), parsed(card.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(
             f"evaluator weights cannot be read from {folder}: {error}; reinstall halign-bench"

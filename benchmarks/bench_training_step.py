@@ -1,0 +1,286 @@
+"""What a DPO step costs beside the passes it is made of, and beside a script that copies its reference.
+
+    pytest benchmarks/bench_training_step.py      ratios in extra_info
+    python benchmarks/bench_training_step.py      one table
+
+Contestants compute the same loss and gradients of the same batches, which is checked at every step:
+
+- `train`   an optimiser step of `halign_bench.training.train`, from one call of its `progress` to the next
+- `bare`    the network and nothing else: policy forward and backward, reference forward, winners and losers in one
+            batch that lies ready. Two networks, so that nothing is switched; no clipping, no optimiser
+- `common`  as scripts are commonly written: a deep copy as the reference, winners and losers in passes of their own,
+            peft's own LoRA layers, clipping and AdamW. Its batches lie ready too
+
+Times are processor seconds of one thread, taken in turns in one process; a ratio is the median over turns. Memory is
+the largest resident size while training less what the process had before it built any network, each contestant in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_scenes import SCENES, Scene
+
+from halign_bench.batch import PairBatch, error
+from halign_bench.feeding import Feed
+from halign_bench.registry import get
+from halign_bench.training import TrainingSpec, train
+
+NAME, BETA, SEED = "diffusion-dpo", 1.0, 0  # a large β would only enlarge the rounding of errors
+WARMUP, TURNS = 1, 5
+MEMORY_STEPS = 4
+AGREE = 1e-4  # relative, in the norm of all gradients: fp32, summed in another order
+
+
+class Network:
+    """A backbone whose policy has a LoRA: peft's own layers, or the harness's."""
+
+    def __init__(self, scene: Scene, own_layers: bool, device: str = "cpu") -> None:
+        self.backbone = scene.backbone(device)
+        self.reference = copy.deepcopy(self.backbone.denoiser)
+        module, spec = self.backbone.denoiser, TrainingSpec(samples=1)
+        if own_layers:
+            from halign_bench.adapters import attach_lora
+
+            attach_lora(module, NAME, self.backbone.lora_targets, spec.rank, float(spec.rank), SEED)
+            self.active = self.backbone.adapters([NAME])
+            self.active.__enter__()  # for good
+        else:
+            from peft import LoraConfig
+
+            config = LoraConfig(r=spec.rank, lora_alpha=spec.rank, target_modules=list(self.backbone.lora_targets))
+            module.add_adapter(config, adapter_name=NAME)
+        self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        self.policy = module
+
+    def predict(self, network: Any, x_t: torch.Tensor, t: torch.Tensor, condition: Any) -> torch.Tensor:
+        self.backbone.denoiser = network
+        return self.backbone.predict(x_t, t, condition)
+
+    def errors(self, network: Any, shown: tuple[Any, ...]) -> torch.Tensor:
+        x_t, t, condition, target = shown
+        return error(self.predict(network, x_t, t, condition), target)
+
+
+def loss_of(policy: list[torch.Tensor], reference: list[torch.Tensor]) -> torch.Tensor:
+    """Of errors of (winners, losers)."""
+    inside = -0.5 * BETA * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+    return -torch.nn.functional.logsigmoid(inside).mean()
+
+
+def shown(batch: Any, backbone: Any) -> tuple[Any, ...]:
+    x_t, target = batch.noised(backbone)
+    return x_t, batch.t, batch.condition, target
+
+
+class Bare(Network):
+    def ready(self, batch: PairBatch) -> None:
+        self.both = shown(batch.stacked(), self.backbone)
+
+    def step(self) -> float:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        policy = self.errors(self.policy, self.both)
+        with torch.no_grad():
+            reference = self.errors(self.reference, self.both)
+        loss = loss_of(list(policy.chunk(2)), list(reference.chunk(2)))
+        loss.backward()
+        return float(loss.detach())
+
+
+class Common(Network):
+    def __init__(self, scene: Scene, device: str = "cpu") -> None:
+        super().__init__(scene, own_layers=False, device=device)
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=1e-4, weight_decay=0.0)
+
+    def ready(self, batch: PairBatch) -> None:
+        self.winner, self.loser = (shown(clips, self.backbone) for clips in (batch.winner, batch.loser))
+
+    def step(self) -> float:
+        self.optimizer.zero_grad()
+        policy = [self.errors(self.policy, clips) for clips in (self.winner, self.loser)]
+        with torch.no_grad():
+            reference = [self.errors(self.reference, clips) for clips in (self.winner, self.loser)]
+        loss = loss_of(policy, reference)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+def ours(scene: Scene, steps: int, progress: Callable[[int, int], None] | None = None, device: str = "cpu") -> Any:
+    """Trains so many steps; gives (backbone, method, data) to whoever makes `progress`, by its attribute `given`."""
+    from halign_bench.preferences import PreferenceSet
+
+    backbone = scene.backbone(device)
+    data: PreferenceSet = scene.data(backbone)
+    method = get("method", NAME)(get("method", NAME).Config(form="flow", beta=BETA))
+    if progress is not None:
+        progress.given = (backbone, method, data)  # type: ignore[attr-defined]
+    spec = TrainingSpec(samples=steps * scene.clips, batch_size=scene.clips)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(method, backbone, data, spec, SEED, Path(folder), progress, checkpoint_seconds=1e9)
+        assert result.status == "done", result.error
+        return [json.loads(line)["loss"] for line in (Path(folder) / "train.jsonl").read_text().splitlines()]
+
+
+class Turns:
+    """`progress` of our training: after each of its steps the others take theirs, from the same weights."""
+
+    def __init__(self, scene: Scene, others: dict[str, Bare | Common]) -> None:
+        self.scene, self.others, self.step = scene, others, -1
+        self.took: list[dict[str, float]] = []
+        self.losses: list[dict[str, float]] = []
+        self.apart = 0.0
+
+    def own(self) -> dict[str, torch.nn.Parameter]:
+        from halign_bench.adapters import adapter_parameters
+
+        return adapter_parameters(self.given[0].denoiser, NAME)  # type: ignore[attr-defined]
+
+    def __call__(self, samples: int, budget: int) -> None:
+        now = time.process_time()
+        if self.step >= 0:
+            self.turn(now - self.started)
+        if own := self.own():
+            self.before = {key: p.detach().clone() for key, p in own.items()}
+        self.step += 1
+        self.started = time.process_time()
+
+    def turn(self, seconds: float) -> None:
+        backbone, method, data = self.given  # type: ignore[attr-defined]
+        gradients = {key: p.grad.clone() for key, p in self.own().items()}
+        batch = Feed(data, method.stages()[0], 0, self.scene.clips, SEED, backbone.device).batch(self.step)
+        took, losses = {"train": seconds}, {}
+        for name, other in self.others.items():
+            if self.step > 0:
+                with torch.no_grad():
+                    for key, parameter in other.parameters.items():
+                        parameter.copy_(self.before[key])
+            other.ready(batch)
+            started = time.process_time()
+            losses[name] = other.step()
+            took[name] = time.process_time() - started
+            if self.step > 0:
+                if isinstance(other, Bare):
+                    torch.nn.utils.clip_grad_norm_(other.parameters.values(), 1.0)
+                self.apart = max(self.apart, distance({k: p.grad for k, p in other.parameters.items()}, gradients))
+        self.losses.append(losses)
+        self.took.append(took)
+
+
+def distance(found: dict[str, Any], expected: dict[str, Any]) -> float:
+    """Norm of the difference over the norm, of all tensors together."""
+    assert found.keys() == expected.keys()
+    squares = [((found[k] - expected[k]).double().square().sum(), expected[k].double().square().sum()) for k in found]
+    return float((sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5)
+
+
+def times(scene: Scene, turns: int = TURNS) -> dict[str, Any]:
+    """Milliseconds of a step (medians), and ratios. Raises AssertionError where contestants do not agree."""
+    others = {"bare": Bare(scene, True), "bare, peft's layers": Bare(scene, False), "common": Common(scene)}
+    progress = Turns(scene, others)
+    losses = ours(scene, WARMUP + turns, progress)
+    for step in range(1, len(losses)):
+        for name, loss in progress.losses[step].items():
+            assert abs(loss - losses[step]) <= AGREE * abs(losses[step]), (name, step, loss, losses[step])
+    assert progress.apart <= AGREE, f"gradients differ by {progress.apart:.2g}"
+    rows = progress.took[WARMUP:]
+
+    def ratio(a: str, b: str) -> float:
+        return statistics.median(row[a] / row[b] for row in rows)
+
+    return {
+        **scene.about(progress.given[0]), "gradients_apart": progress.apart,  # type: ignore[attr-defined]
+        "ms": {name: round(1000 * statistics.median(row[name] for row in rows), 1) for name in rows[0]},
+        "train/bare": ratio("train", "bare"), "train/bare, peft's layers": ratio("train", "bare, peft's layers"),
+        "common/train": ratio("common", "train"),
+    }
+
+
+# Memory: each contestant in a process of its own.
+
+
+def status(field: str) -> int:
+    """Bytes, of this process: VmRSS or VmHWM."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def memory_here(scene: Scene, contestant: str) -> int:
+    """Bytes at the most while training, above what the process had with all libraries loaded."""
+    import accelerate  # noqa: F401
+    import peft  # noqa: F401
+    from diffusers import WanTransformer3DModel  # noqa: F401
+
+    backbone = scene.backbone()
+    data = scene.data(backbone)  # the same for all
+    del backbone
+    import gc
+
+    torch.randn(512, 512) @ torch.randn(512, 512)
+    gc.collect()
+    before = status("VmRSS")
+    if contestant == "train":
+        def progress(samples: int, budget: int) -> None:
+            if samples == 0:
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
+
+        object.__setattr__(scene, "data", lambda backbone: data)
+        ours(scene, MEMORY_STEPS, progress)
+        return status("VmHWM") - before
+    other = Common(scene) if contestant == "common" else Bare(scene, True)
+    Path("/proc/self/clear_refs").write_text("5")
+    feed = Feed(data, get("method", NAME)().stages()[0], 0, scene.clips, SEED, "cpu")
+    for step in range(MEMORY_STEPS):
+        other.ready(feed.batch(step))
+        other.step()
+    return status("VmHWM") - before
+
+
+def memory(scene: Scene) -> dict[str, Any]:
+    found = {}
+    for contestant in ("train", "bare", "common"):
+        command = [sys.executable, __file__, "--memory", scene.name, contestant]
+        found[contestant] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {
+        "MiB": {name: round(value / 2**20) for name, value in found.items()},
+        "memory, common/train": found["common"] / found["train"],
+    }
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def test_a_dpo_step(benchmark, scene):
+    torch.set_num_threads(1)
+    found = benchmark.pedantic(lambda: times(scene), rounds=1)
+    benchmark.extra_info.update(found, **memory(scene))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--memory"]:
+        scene = next(scene for scene in SCENES if scene.name == sys.argv[2])
+        print(memory_here(scene, sys.argv[3]))
+        return
+    for scene in SCENES:
+        if sys.argv[1:] and scene.name not in sys.argv[1:]:
+            continue
+        for name, value in {**times(scene), **memory(scene)}.items():
+            print(f"{scene.name:12} {name:28} {value:.4g}" if isinstance(value, float) else
+                  f"{scene.name:12} {name:28} {value}")
+
+
+if __name__ == "__main__":
+    main()
