@@ -55,7 +55,7 @@ class Backbone:
     slots           latent frames in front of the clip's own that hold the reference, for a model that is made so
     precision       what the harness multiplies in: set by a run to what the device does natively
     checkpointing   whether blocks run again in training's backward pass instead of keeping what they computed: less
-                    memory, a third longer. Off unless the backbone says so
+                    memory, one more pass. Off unless the backbone says so
     """
 
     kind: ClassVar[str] = "backbone"

@@ -48,7 +48,7 @@ def _checkpoint(network: torch.nn.Module, block: Any, *args: Any) -> Any:
 
 @contextmanager
 def recomputing(network: torch.nn.Module) -> Iterator[None]:
-    """Within the context passes with gradients keep only what goes into blocks; a third of a training step longer.
+    """Within the context passes with gradients keep only what goes into blocks, for one more pass forward.
 
     Loss and gradients are the same. Raises RequestError for a network without gradient checkpointing of diffusers.
     """
