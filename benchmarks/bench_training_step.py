@@ -1,7 +1,7 @@
 """What a DPO step costs beside the passes it is made of, and beside a script that copies its reference.
 
     pytest benchmarks/bench_training_step.py      ratios in extra_info
-    python benchmarks/bench_training_step.py      one table
+    python benchmarks/bench_training_step.py      one table; on a GPU also that of methods, in bf16 with checkpointing
 
 Contestants compute the same loss and gradients of the same batches, which is checked at every step:
 
@@ -19,19 +19,20 @@ process of its own.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_scenes import SCENES, Scene
+from training_scenes import ON_GPU, SCENES, Scene
 
 from halign_bench.batch import PairBatch, error
 from halign_bench.feeding import Feed
@@ -120,15 +121,16 @@ class Common(Network):
         return float(loss.detach())
 
 
-def ours(scene: Scene, steps: int, progress: Callable[[int, int], None] | None = None, device: str = "cpu") -> Any:
+def ours(scene: Scene, steps: int, progress: Any = None, device: str = "cpu", name: str = NAME) -> Any:
     """Trains so many steps; gives (backbone, method, data) to whoever makes `progress`, by its attribute `given`."""
     from halign_bench.preferences import PreferenceSet
 
     backbone = scene.backbone(device)
     data: PreferenceSet = scene.data(backbone)
-    method = get("method", NAME)(get("method", NAME).Config(form="flow", beta=BETA))
+    cls = get("method", name)
+    method = cls(cls.Config(form="flow", beta=BETA) if name == NAME else None)
     if progress is not None:
-        progress.given = (backbone, method, data)  # type: ignore[attr-defined]
+        progress.given = (backbone, method, data)
     spec = TrainingSpec(samples=steps * scene.clips, batch_size=scene.clips)
     with tempfile.TemporaryDirectory() as folder:
         result = train(method, backbone, data, spec, SEED, Path(folder), progress, checkpoint_seconds=1e9)
@@ -261,6 +263,56 @@ def memory(scene: Scene) -> dict[str, Any]:
     }
 
 
+# Methods on a GPU, or anywhere: the scene is the caller's.
+
+
+class Clock:
+    """`progress` that keeps when each step ended."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.ends = device, list[float]()
+
+    def __call__(self, samples: int, budget: int) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def peak_rate(device: str, size: int = 8192) -> float:
+    """Multiplications and additions a second of a square product, in the precision that is trained in."""
+    x = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device != "cpu" else torch.float32)
+    clock = Clock(device)
+    for _ in range(8):
+        clock(0, 0)
+        x @ x
+    clock(0, 0)
+    return 2 * size**3 / min(b - a for a, b in itertools.pairwise(clock.ends))
+
+
+def of_methods(scene: Scene, device: str, names: Sequence[str] = ("diffusion-dpo", "tpo", "ipa", "tmm")) -> None:
+    """One line for each: ms of a step, its share of the fastest product's rate, and memory allocated at the most."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    fastest = peak_rate(device, 8192 if device != "cpu" else 1024)
+    for name in names:
+        with FlopCounterMode(display=False) as counted:
+            ours(scene, 2, None, device, name)
+        once = counted.get_total_flops()
+        with FlopCounterMode(display=False) as counted:
+            ours(scene, 4, None, device, name)
+        flops = (counted.get_total_flops() - once) / 2  # of a step, without what comes before and after training
+        if device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
+        clock = Clock(device)
+        ours(scene, WARMUP + TURNS, clock, device, name)
+        seconds = statistics.median(b - a for a, b in itertools.pairwise(clock.ends[WARMUP:]))
+        peak = torch.cuda.max_memory_allocated() / 2**30 if device != "cpu" else float("nan")
+        print(
+            f"{name:14} {1000 * seconds:8.0f} ms  {flops / seconds / 1e12:7.2f} TFLOP/s  "
+            f"{flops / seconds / fastest:4.0%} of a product's  {peak:.1f} GiB"
+        )
+
+
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_a_dpo_step(benchmark, scene):
     torch.set_num_threads(1)
@@ -280,6 +332,8 @@ def main() -> None:
         for name, value in {**times(scene), **memory(scene)}.items():
             print(f"{scene.name:12} {name:28} {value:.4g}" if isinstance(value, float) else
                   f"{scene.name:12} {name:28} {value}")
+    if torch.cuda.is_available():
+        of_methods(ON_GPU, "cuda")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from torch import Tensor
 from halign_bench.backbone import Backbone, Condition
 from halign_bench.inserts import Block
 from halign_bench.preferences import PreferenceSet
+from halign_bench.pretrained import quiet
 
 PROMPTS, CANDIDATES = 24, 2
-TEXT = 24  # tokens of a prompt
+TEXT, AUDIO = 24, 32  # tokens of a prompt; features of a video frame
 
 
 class WanShaped(Backbone):
@@ -43,6 +44,9 @@ class WanShaped(Backbone):
     def latent_shape(self) -> tuple[int, int, int, int]:
         return 16, 1 + (self.frames - 1) // 4, self.size[0] // 8, self.size[1] // 8
 
+    def unconditional(self, condition: Condition) -> Condition:
+        return {**condition, "audio": torch.zeros_like(condition["audio"])}
+
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         dtype = self.denoiser.dtype
         made: Tensor = self.denoiser(
@@ -58,16 +62,22 @@ class WanShaped(Backbone):
 
 @dataclass(frozen=True)
 class Scene:
-    """clips  of a batch, in pairs"""
+    """clips  of a batch, in pairs
+    shape  of `WanShaped`: heads, layers, frames, (height, width)
+    """
 
     name: str
     clips: int
+    shape: tuple[Any, ...] = ()
 
     def backbone(self, device: str = "cpu") -> Backbone:
         if self.name == "wan-shaped":
-            shaped = WanShaped()
-            shaped.denoiser.to(device)
-            shaped.device = device
+            shaped = WanShaped(*self.shape)
+            shaped.device, shaped.checkpointing = device, device != "cpu"
+            if device != "cpu":
+                shaped.precision = "bf16"
+                with quiet():
+                    shaped.denoiser.to(device, torch.bfloat16)
             return shaped
         from halign_bench.loading import load_backbone
 
@@ -83,7 +93,12 @@ class Scene:
             return torch.randn(*shape, generator=generator)
 
         if self.name == "wan-shaped":
-            condition = {"text": drawn(PROMPTS, TEXT, int(backbone.denoiser.config.text_dim))}
+            channels, _, height, width = backbone.latent_shape()
+            condition = {
+                "text": drawn(PROMPTS, TEXT, int(backbone.denoiser.config.text_dim)),
+                "audio": drawn(PROMPTS, backbone.frames, AUDIO),
+                "skeleton_frames": drawn(PROMPTS, backbone.frames, channels, height, width).half(),
+            }
         else:
             from halign_bench.loading import load_track
 
@@ -109,4 +124,5 @@ class Scene:
         }  # fmt: skip
 
 
-SCENES = (Scene("puppet-dit", 8), Scene("wan-shaped", 2))
+SCENES = (Scene("puppet-dit", 16), Scene("wan-shaped", 2))
+ON_GPU = Scene("wan-shaped", 4, (12, 30, 33, (480, 832)))  # Wan 2.1 1.3B itself but for its weights

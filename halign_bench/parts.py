@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from halign_bench.backbone import Backbone
-    from halign_bench.batch import ClipBatch, PairBatch
-    from halign_bench.method import AlignmentMethod
+    from halign_bench.method import AlignmentMethod, Stage
 
-# Latent cells that a part has at least. At half of that a step on a processor took a
-CELLS = {"cpu": 1024}
-ELSEWHERE = 2**15
+CELLS = {"cpu": 1024}  # that a part has at least, of latents: 1.5 pairs of the embedded track's clips
+ELSEWHERE = 2**15  # a GPU is busy with a clip of a video model, and not with many of the embedded track's
 
 
 def parts(rows: int, cells: int, device: str) -> int:
@@ -20,15 +18,16 @@ def parts(rows: int, cells: int, device: str) -> int:
     return max((n for n in range(1, rows + 1) if rows % n == 0 and rows // n * cells >= least), default=1)
 
 
-def parts_of(method: AlignmentMethod, backbone: Backbone, batch: ClipBatch | PairBatch) -> int:
-    """1 for a method whose loss of a sample depends on its batch."""
-    from halign_bench.batch import PairBatch
+def in_parts(method: AlignmentMethod, stage: Stage, backbone: Backbone, rows: int, asked: int) -> int:
+    """How many parts a batch of so many rows (clips, or pairs) comes in: as many as asked for, or a multiple of that.
 
+    Not more for a method whose loss of a sample depends on its batch.
+    """
     if not method.separable:
-        return 1
+        return asked
     _, frames, height, width = backbone.latent_shape()
-    clips = 2 if isinstance(batch, PairBatch) else 1
-    return parts(len(batch), clips * frames * height * width, backbone.device)
+    clips = 2 if stage.data == "pairs" else 1
+    return asked * parts(rows // asked, clips * frames * height * width, backbone.device)
 
 
-__all__ = ["parts", "parts_of"]
+__all__ = ["in_parts", "parts"]

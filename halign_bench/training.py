@@ -17,7 +17,7 @@ from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
 from halign_bench.implicit import HeldOut, implicit_accuracy
-from halign_bench.parts import parts_of
+from halign_bench.parts import in_parts
 from halign_bench.processes import here
 from halign_bench.results import Sign
 from halign_bench.sampling import Progress, derived_seed
@@ -134,6 +134,7 @@ class _Training:
         warn: Callable[[str], None] | None,
     ) -> None:
         self.method, self.backbone, self.data, self.spec, self.seed = method, backbone, data, spec, seed
+        self.asked = spec  # of `spec` a stage changes how many parts its batches come in
         self.progress, self.checkpoint_seconds, self.warn = progress, checkpoint_seconds, warn
         self.signs, self.warnings = TrainingSigns(), list[Sign]()
         self.earlier: Adapters = earlier or (lambda t: ())
@@ -268,6 +269,9 @@ class _Training:
         import torch
 
         stage, self.optimizer, self.check = self.stages[index], None, None
+        rows = self.asked.batch_size // (2 if stage.data == "pairs" else 1) // self.processes.world
+        more = in_parts(self.method, stage, self.backbone, rows, self.asked.accumulate)
+        self.spec = self.asked.model_copy(update={"accumulate": more})
         feed = self.feed = self._feed(index)
         parameters = self._attach(index)
         self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.lr, weight_decay=self.spec.weight_decay)
@@ -386,13 +390,11 @@ class _Training:
         news = feed.news(self.state.step)
         policy, reference = self._denoisers(watch, below)
         share = len(whole) // (self.processes.world * self.spec.accumulate)
-        smaller = parts_of(self.method, self.backbone, whole[:share])
-        parts, share = self.spec.accumulate * smaller, share // smaller
         sums: dict[str, float] = {"loss": 0.0}
         for parameter in parameters:
             parameter.grad = None
-        for part in range(parts):
-            start = (self.processes.rank * parts + part) * share
+        for part in range(self.spec.accumulate):
+            start = (self.processes.rank * self.spec.accumulate + part) * share
             batch = whole[start : start + share]
             watch.target.append(self._target_power(batch))
             output = self.method.loss(stage, policy, reference, batch, self.backbone)
@@ -406,9 +408,9 @@ class _Training:
                 check.loss_has_its_closed_form(output)
                 check.pairs_share_noise_and_t(batch, watch.shown)
             self.state.peak = max(self.state.peak, self._memory())
-            (output.per_sample.float().sum() / (share * parts)).backward()
+            (output.per_sample.float().sum() / (share * self.spec.accumulate)).backward()
             for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / parts
+                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
         if self.processes.world > 1:
             self.processes.settle()  # before anybody waits in a collective for one that has failed
             average_gradients(parameters, self.processes)

@@ -137,6 +137,8 @@ def changes_the_base(self, stage, policy, reference, batch, backbone):
          "only the adapter of the stage gets gradients"),
         ({"measure": in_place}, "loss is deterministic and leaves its batch alone"),
         ({"measure": random_loss}, "loss is deterministic and leaves its batch alone"),
+        ({"separable": True, "measure": lambda self, made, target, reference, batch: error(made, target) - error(
+            made, target).mean()}, "a separable loss is the same in parts"),
         ({"measure": lambda self, made, target, reference, batch: error(made, target, batch.hand_mask + 1)},
          "works or says why not without a skeleton"),
         ({"loss": changes_the_base}, "leaves the model as it was"),

@@ -212,8 +212,6 @@ def test_a_batch_comes_in_as_many_equal_parts_as_keep_the_device_busy():
 
 
 def test_parts_change_nothing_but_rounding_and_are_for_losses_that_allow_it(tmp_path, monkeypatch):
-    from halign_bench import training
-
     data = collect(TinyBackbone(), TinyTrack(), PreferenceSpec(prompts=10, candidates=2, nfe=1), tmp_path / "cache")
     spec = TrainingSpec(samples=16, batch_size=8, lr=1e-3)
 
@@ -221,10 +219,8 @@ def test_parts_change_nothing_but_rounding_and_are_for_losses_that_allow_it(tmp_
         seen = []
         backbone = TinyBackbone()
         backbone.denoiser.register_forward_hook(lambda _, __, made: seen.append(len(made[0])))
-        asked = training.parts_of
         monkeypatch.setattr("halign_bench.parts.CELLS", {"cpu": 1 if number > 1 else 10**9})
         result = train(variant_named(text).parts[0].method, backbone, data, spec, 0, tmp_path / f"{text}{number}")
-        assert training.parts_of is asked
         (file,) = result.adapters_dir.glob("*/*.safetensors")
         return load_file(file), min(seen)
 
@@ -295,3 +291,25 @@ def test_encoders_of_a_published_model_are_away_while_it_trains_and_back_afterwa
     assert {str(tensor.device) for tensor in tensors(*encoders)} == {"meta"}
     backbone._hosted.to("cpu")
     assert backbone.encode_clips([track.clip("prompts", 0)]).isfinite().all()
+
+
+# Attention.
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_attention_of_a_published_model_is_torchs_own_with_a_lora_too(published, name):
+    class Calls(torch.overrides.TorchFunctionMode):
+        count = 0
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.nn.functional.scaled_dot_product_attention
+            return function(*args, **(kwargs or {}))
+
+    backbone = published.load(name)
+    track = TinyTrack(frames=backbone.frames, size=backbone.size, prompts=4)
+    condition = backbone.condition([track.clip("prompts", 0)])
+    adapters.attach_lora(backbone.denoiser, "a", backbone.lora_targets, 2, 2.0, 0)
+    attention = [module for key, module in backbone.denoiser.named_modules() if key.endswith(("attn1", "attn2"))]
+    with Calls() as calls, backbone.adapters(["a"]):
+        backbone.denoise(torch.randn(1, *backbone.latent_shape()), T[:1], condition)
+    assert calls.count >= len(attention) > 0

@@ -317,6 +317,19 @@ def loss_is_deterministic_and_leaves_its_batch_alone(subject: Subject) -> None:
         require(same, f"{label}: the loss changes its batch in place")
 
 
+def a_separable_loss_is_the_same_in_parts(subject: Subject) -> str:
+    if not subject.cls.separable:
+        raise Skipped("it does not say that a sample's loss is the same in any batch")
+    done = []
+    for label, trial in subject.cases():
+        whole = trial.loss().per_sample
+        apart = torch.cat([trial.loss(trial.batch[row : row + 1]).per_sample for row in range(BATCH)])
+        close = torch.allclose(whole, apart, rtol=1e-3, atol=1e-4)
+        require(close, f"{label}: it is {whole.tolist()} of a batch and {apart.tolist()} of its samples one by one")
+        done.append(label)
+    return "; ".join(done)
+
+
 def works_or_says_why_not_without_a_skeleton(subject: Subject) -> str:
     words = "works"
     for label, trial in subject.cases():
@@ -345,5 +358,6 @@ CHECKS = (
     samples_with_the_adapters_that_it_trains, divides_the_sampling_path_soundly, claims_can_be_tested,
     rollouts_lead_from_noise_to_samples, loss_is_one_finite_number_a_sample, loss_at_the_start_is_what_it_states,
     only_the_adapter_of_the_stage_gets_gradients, loss_is_deterministic_and_leaves_its_batch_alone,
+    a_separable_loss_is_the_same_in_parts,
     works_or_says_why_not_without_a_skeleton, leaves_the_model_as_it_was,
 )  # fmt: skip
