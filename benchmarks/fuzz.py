@@ -110,7 +110,9 @@ def attack(target: str, cases: Sequence[int], worker: Worker, limit: float, keep
             tally.findings.append((index, found.text))
             place = keep / f"{target}-{worker.seed}-{index}"
             shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(worker.scratch / "case", place, symlinks=True)
+            place.mkdir(parents=True)
+            if (worker.scratch / "case").is_dir():
+                shutil.copytree(worker.scratch / "case", place, symlinks=True, dirs_exist_ok=True)
             about = {"target": target, "seed": worker.seed, "case": index, "finding": found.text}
             (place / "finding.json").write_text(json.dumps(about, indent=2) + "\n")
             print(f"{target} case {index}: {found.text.strip().splitlines()[-1][:300]}\n  {place}", file=sys.stderr)

@@ -156,8 +156,7 @@ def torment(trial: Trial, kills: int, seed: int, work: Path, say: Callable[[str]
                     say(f"kill {len(report.kills)} of {kills}: {hit}, after {process.seconds:.1f} s: "
                         f"{report.kills[-1][1]}")  # fmt: skip
                     continue
-                if aims[-1] not in {phase for phase, _ in process.seen} and aims[-1] != ANY:
-                    aims.insert(0, aims.pop())  # was done before: it comes again in the next round
+                aims.insert(0, aims.pop())  # it was done before, or too soon: another one's turn
             code = process.end()
             break
         problems = [f"ends with {code}: {' / '.join(process.said[-3:])}"] if code else compared(

@@ -401,14 +401,10 @@ def _parsed(data: bytes) -> Record:
     if text.replace("\n", "").isprintable() and not _SPECIAL.search(text):
         with contextlib.suppress(ValidationError):
             return Record.model_validate_json(text)
-    document = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
-    return Record.model_validate(_printable(document))
-
-
-def _finite(text: str) -> float:
-    """For `json.loads(parse_float=…)`: 1e999 is JSON, and no number that can be written again."""
-    number = float(text)
-    return number if abs(number) < float("inf") else refuse_constant(text)
+    document = _printable(json.loads(text, parse_constant=refuse_constant))
+    record = Record.model_validate(document)
+    json.dumps(document, allow_nan=False)  # 1e999 is JSON, and no number that can be written again
+    return record
 
 
 def _printable(value: Any) -> Any:

@@ -41,8 +41,8 @@ class Row:
 class FaultTable:
     """A plug-in of pytest: collects what became of the tests that are marked `fault`, and writes it at the end."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, chosen: str) -> None:
+        self.path, self.chosen = path, chosen  # the latter by -m
         self.rows: dict[tuple[str, str], Row] = {}
         self.of: dict[str, tuple[str, str]] = {}  # node -> row
 
@@ -70,7 +70,7 @@ class FaultTable:
         if not self.rows:
             return  # nothing was tried: a table that is there says more
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(page(list(self.rows.values())), encoding="utf-8")
+        self.path.write_text(page(list(self.rows.values()), self.chosen), encoding="utf-8")
 
 
 def fault_of(item: pytest.Item) -> tuple[str, str] | None:
@@ -84,13 +84,13 @@ def fault_of(item: pytest.Item) -> tuple[str, str] | None:
     return done, wanted
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[Row], chosen: str) -> str:
     counts = [f"{sum(row.outcome.startswith(word) for row in rows)} {word}" for word in reversed(WORST_FIRST)]
     lines = [
         "# Faults tried, and what came of them",
         "",
         "Made by the tests, which really do what stands in the first column: "
-        "`pytest -m fault --faults-table docs/faults.md`.",
+        f'`pytest -m "{chosen}" --faults-table docs/faults.md`.',
         f"{len(rows)} faults: {', '.join(counts)}. {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, torch {version('torch')}.",
         "",
@@ -114,7 +114,8 @@ def configure(config: pytest.Config) -> None:
     if given := config.getoption("--faults-table"):
         path = Path(given)
         # Tests change the current folder; what was asked for is of the one where pytest was started.
-        config.pluginmanager.register(FaultTable(path if path.is_absolute() else config.invocation_params.dir / path))
+        path = path if path.is_absolute() else config.invocation_params.dir / path
+        config.pluginmanager.register(FaultTable(path, config.getoption("markexpr")))
 
 
 __all__ = ["FaultTable", "Row", "add_option", "configure", "fault_of", "page"]

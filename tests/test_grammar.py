@@ -43,7 +43,7 @@ def test_anything_else_is_refused_in_one_sentence_quoting_it(text):
     try:
         read = parse_methods(text)
     except RequestError as error:
-        assert text in str(error)
+        assert " ".join(text.split()) in " ".join(str(error).split()) and str(error).isprintable()
     else:
         assert read and all(name for pipeline in read for name, _ in pipeline)
 

@@ -18,7 +18,7 @@ from runs import TESTS, Runs, started
 
 from halign_bench.results import read_record
 
-METHODS = "diffusion-dpo,tpo,tmm,flow-grpo,weighs"
+METHODS = "tpo,tmm,flow-grpo,weighs"
 OPTIONS = ("--methods", METHODS, "--set", "flow-grpo.prompts=4")
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 TINY = ("--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny")
@@ -116,7 +116,7 @@ def test_divided_weights_give_the_run_of_one_process(runs: Runs, alone: Path) ->
     assert [json.loads(line)["held"] for line in log.read_text().splitlines()] == pytest.approx([0.5] * 4)
     # What was saved is whole: one process goes on from it, and finds nothing to do.
     code, table, said = runs(out, *OPTIONS)
-    assert code == 0 and "6 of 7" not in said and "7 of 7 cells are done already" in said
+    assert code == 0 and "6 of 6 cells are done already" in said
 
 
 def test_what_goes_wrong_in_one_process_is_a_record_as_ever_and_the_others_go_on(runs: Runs) -> None:
@@ -140,8 +140,6 @@ def test_one_that_fails_while_the_others_wait_in_the_network_ends_the_run(runs: 
         assert "halign-bench: process 1 failed alone (ZeroDivisionError: a bug in the method); what is done" in said
         assert f"is kept in {out}, and the same command goes on from there" in said
     assert not list(out.glob("records/trips*"))
-    code, _, said = runs(out, "--methods", "trips")
-    assert code == 0 and "2 of 3 cells are done already" in said
 
 
 def test_a_run_goes_on_with_another_number_of_processes(runs: Runs) -> None:

@@ -112,7 +112,7 @@ class Preferences:
         write = {"jsonl": as_lines, "csv": as_csv, "parquet": as_parquet}[suffix]
         try:
             content = write(rows)
-        except (TypeError, ValueError, OverflowError):  # pyarrow and csv cannot write everything that JSON can
+        except Exception:  # pyarrow and csv cannot write everything that JSON can
             content, suffix = as_lines(rows), "jsonl"
         if kind >= 0.85:
             content = damaged(content, rng, [rng.choice(TEXTS).encode("utf-8", "surrogatepass")])

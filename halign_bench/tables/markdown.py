@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,16 @@ def pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return _harmless(text).replace("|", "\\|").replace("\n", " ")
+    return _unlinked(text).replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
 
 
 def _harmless(text: str) -> str:
     """No tag, no link and no picture, whatever is quoted in it."""
-    return text.replace("<", "\\<").replace("](", "]\\(").replace("][", "]\\[")
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", _unlinked(text))
+
+
+def _unlinked(text: str) -> str:
+    return text.replace("](", "]\\(").replace("][", "]\\[")
 
 
 __all__ = ["markdown", "pipes"]
