@@ -18,8 +18,8 @@ from torch.nn import functional as F
 class AddedProduct(torch.autograd.Function):
     """x·Wᵀ + b + (x·Aᵀ)·Bᵀ for a frozen W `[out, in]` and b `[out]` or None: x `[…, in]`, A `[r, in]`, B `[out, r]`.
 
-    x, A and B are of one type; W and b are taken to it when they are needed, and not kept in it. Where B is 0 the output
-    is the base's to the bit: β would make a logit of any rounding.
+    x, A and B are of one type; W and b are taken to it when they are needed, and not kept in it. Where B is 0 the
+    output is the base's to the bit: β would make a logit of any rounding.
     """
 
     @staticmethod
