@@ -65,14 +65,14 @@ def test_the_data_of_figures_is_what_the_records_give(folder):
 
 def assert_alike(one: str, other: str, name: str) -> None:
     """Texts alike in all but the last digits of their numbers, which differ from one version of scipy to another."""
-    cells, others = (re.split(r"[,\n]", text) for text in (one, other))
-    assert len(cells) == len(others), name
-    for cell, its in zip(cells, others, strict=True):
+    mine, theirs = (re.split(r"[,\n]", text) for text in (one, other))
+    assert len(mine) == len(theirs), name
+    for number, its in zip(mine, theirs, strict=True):
         try:
-            alike = math.isclose(float(cell), float(its), rel_tol=1e-8, abs_tol=1e-300)
+            alike = math.isclose(float(number), float(its), rel_tol=1e-8, abs_tol=1e-300)
         except ValueError:
-            alike = cell == its
-        assert alike, f"{name}: {cell} and {its}"
+            alike = number == its
+        assert alike, f"{name}: {number} and {its}"
 
 
 def test_a_new_record_reaches_readme_and_tables_by_the_command(tmp_path, capsys):
