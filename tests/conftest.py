@@ -10,6 +10,7 @@ from typing import Any
 
 import fault_table
 import pytest
+from runs import Runs, started
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -42,6 +43,13 @@ class Published:
 
         choice = tiny_models.choice(self.folder(name), self.folder("wav2vec2"))
         return choice.load(registry.get("backbone", tiny_models.BACKBONE[name]), "cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """The command line with the tiny track, in processes that may be killed."""
+    with started(tmp_path_factory.mktemp("runs")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

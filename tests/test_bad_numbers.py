@@ -8,24 +8,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Runs, started
+from runs import Runs
 
 from halign_bench.cli import main
 from halign_bench.results import Record, read_record
 
 COMMAND = ("--track", "tiny-bad", "--backbone", "tiny-bad-dit", "--profile", "tiny")
 SETS = ("fid@tiny", "kid@tiny", "fvd@tiny")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 class Ended:

@@ -6,22 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from media_files import textured, write
-from runs import Runs, started
+from runs import Runs
 from test_runner import METHODS, assert_same
 
 from halign_bench.atomic import atomic_write
 from halign_bench.results import read_records
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from records import cell
-from runs import Runs, started
+from runs import Runs
 from test_runner import METHODS, assert_same
 from tiny import TinyBackbone
 
@@ -212,12 +212,6 @@ def test_a_seal_is_of_the_whole_file(tmp_path: Path) -> None:
         seal(file)
         assert intact(file)
         assert all(not intact(file) for _ in flipped(file, 20))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 @pytest.mark.fault(

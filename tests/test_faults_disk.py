@@ -14,7 +14,7 @@ import bad_server as bad
 import pytest
 from disks import Disk, disk
 from media_files import textured, write
-from runs import Runs, started
+from runs import Runs
 from test_runner import METHODS, assert_same
 
 from halign_bench.assets.fetch import fetch
@@ -25,12 +25,6 @@ from halign_bench.errors import RequestError
 from halign_bench.results import read_record
 
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
-from runs import TESTS, Runs, started
+from runs import TESTS, Runs
 
 from halign_bench.results import read_record
 
@@ -22,12 +21,6 @@ METHODS = "tpo,tmm,flow-grpo,weighs"
 OPTIONS = ("--methods", METHODS, "--set", "flow-grpo.prompts=4")
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 TINY = ("--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("processes")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import Runs, started
+from runs import Runs
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
 
@@ -26,12 +25,6 @@ def numbers(out: Path, cell: str) -> dict:
 
 def files(folder: Path) -> dict[str, int]:
     return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

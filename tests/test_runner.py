@@ -8,23 +8,16 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from runs import Runs, started
+from runs import Runs
 from safetensors.numpy import load_file
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
 
 METHODS = ("--methods", "diffusion-dpo")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with started(tmp_path_factory.mktemp("runs")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses import gradient, loss_of, mean_squares, nudge, random_clips, residuals
 from scipy.stats import norm
-from test_runner import runs  # noqa: F401  # a fixture
 from test_training import DPO, SPEC, log_of, preferences, weights
 from tiny import TinyBackbone, TinyTrack
 
