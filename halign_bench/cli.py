@@ -151,7 +151,7 @@ def run(
     task_gpus: TaskGpus = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the network to train LoRAs: minutes before a training's first step.")
+        bool, typer.Option("--compile", help="Train LoRAs in compiled blocks: minutes before the first step.")
     ] = False,
     as_json: Json = False,
 ) -> int:
