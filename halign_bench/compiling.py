@@ -57,7 +57,7 @@ def compiled(network: torch.nn.Module, device: str) -> Iterator[None]:
     # apart, would differ before anything is learnt, by 0.4 % in bf16, of which β makes a logit.
     alike = inductor.patch(emulate_precision_casts=True)
     try:
-        with config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True), alike:
+        with config.patch(cache_size_limit=KINDS, fail_on_cache_limit_hit=True), alike:
             for block in blocks:
                 block.compile(dynamic=False)
             yield

@@ -13,6 +13,7 @@ from tiny import TinyBackbone, TinyTrack
 from torch._dynamo.utils import counters
 
 from halign_bench import compiling
+from halign_bench.adapters import attach_lora
 from halign_bench.compiling import check_compiling, compiled
 from halign_bench.errors import Interrupted, RequestError
 from halign_bench.plan import variant_named
@@ -52,6 +53,14 @@ def plain(network) -> bool:
 @pytest.fixture
 def data(tmp_path):
     return collect(TinyBackbone(), TinyTrack(), PreferenceSpec(prompts=8, candidates=2, nfe=1), tmp_path / "cache")
+
+
+@pytest.fixture
+def inputs():
+    backbone, track = TinyBackbone(), TinyTrack()
+    condition = backbone.condition([track.clip("prompts", index) for index in range(4)])
+    latents = torch.randn(4, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
+    return latents, torch.full((4,), 0.5), condition
 
 
 def losses(folder):
@@ -144,6 +153,26 @@ def test_losses_are_those_of_plain_blocks(data, tmp_path, text, again):
         found[wanted] = losses(tmp_path / str(wanted))
     assert len(found[True]) >= 4
     assert found[True] == pytest.approx(found[False], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_policy_and_reference_agree_to_the_bit_before_anything_is_learnt_in_bf16(inputs):
+    latents, t, condition = inputs
+    backbone = TinyBackbone()
+    backbone.precision = "bf16"
+    attach_lora(backbone.denoiser, "own", backbone.lora_targets, 4, 4.0, 0)
+
+    def both():
+        with backbone.adapters(["own"]):
+            policy = backbone.denoise(latents, t, condition)
+        with backbone.adapters([]), torch.no_grad():
+            return policy.detach(), backbone.denoise(latents, t, condition)
+
+    before = both()
+    with compiled(backbone.denoiser, "cpu"):
+        policy, reference = both()
+    assert torch.equal(policy, reference)
+    assert float((reference - before[1]).norm() / before[1].norm()) < 1e-2
 
 
 @pytest.mark.slow
