@@ -10,6 +10,8 @@ Contestants compute the same loss and gradients of the same batches, which is ch
             batch that lies ready. Two networks, so that nothing is switched; no clipping, no optimiser
 - `common`  as scripts are commonly written: a deep copy as the reference, winners and losers in passes of their own,
             peft's own LoRA layers, clipping and AdamW. Its batches lie ready too
+- `train compiled`  as `train`, with `--compile`; its first step compiles, from an empty cache: it is told in seconds of
+            a clock, and is in no ratio
 
 Times are processor seconds of one thread, taken in turns in one process; a ratio is the median over turns. Memory is
 the largest resident size while training less what the process had before it built any network, each contestant in a
@@ -121,11 +123,14 @@ class Common(Network):
         return float(loss.detach())
 
 
-def ours(scene: Scene, steps: int, progress: Any = None, device: str = "cpu", name: str = NAME) -> Any:
+def ours(
+    scene: Scene, steps: int, progress: Any = None, device: str = "cpu", name: str = NAME, compiled: bool = False
+) -> Any:
     """Trains so many steps; gives (backbone, method, data) to whoever makes `progress`, by its attribute `given`."""
     from halign_bench.preferences import PreferenceSet
 
     backbone = scene.backbone(device)
+    backbone.compiled = compiled
     data: PreferenceSet = scene.data(backbone)
     cls = get("method", name)
     method = cls(cls.Config(form="flow", beta=BETA) if name == NAME else None)
@@ -145,7 +150,7 @@ class Turns:
         self.scene, self.others, self.step = scene, others, -1
         self.took: list[dict[str, float]] = []
         self.losses: list[dict[str, float]] = []
-        self.apart = 0.0
+        self.apart = self.first = 0.0
 
     def own(self) -> dict[str, torch.nn.Parameter]:
         from halign_bench.adapters import adapter_parameters
@@ -154,12 +159,14 @@ class Turns:
 
     def __call__(self, samples: int, budget: int) -> None:
         now = time.process_time()
+        if self.step == 0:
+            self.first = time.perf_counter() - self.clock
         if self.step >= 0:
             self.turn(now - self.started)
         if own := self.own():
             self.before = {key: p.detach().clone() for key, p in own.items()}
         self.step += 1
-        self.started = time.process_time()
+        self.started, self.clock = time.process_time(), time.perf_counter()
 
     def turn(self, seconds: float) -> None:
         backbone, method, data = self.given  # type: ignore[attr-defined]
@@ -190,11 +197,12 @@ def distance(found: dict[str, Any], expected: dict[str, Any]) -> float:
     return float((sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5)
 
 
-def times(scene: Scene, turns: int = TURNS) -> dict[str, Any]:
+def times(scene: Scene, turns: int = TURNS, compiled: bool = False) -> dict[str, Any]:
     """Milliseconds of a step (medians), and ratios. Raises AssertionError where contestants do not agree."""
+    own = "train compiled" if compiled else "train"
     others = {"bare": Bare(scene, True), "bare, peft's layers": Bare(scene, False), "common": Common(scene)}
     progress = Turns(scene, others)
-    losses = ours(scene, WARMUP + turns, progress)
+    losses = ours(scene, WARMUP + turns, progress, compiled=compiled)
     for step in range(1, len(losses)):
         for name, loss in progress.losses[step].items():
             assert abs(loss - losses[step]) <= AGREE * abs(losses[step]), (name, step, loss, losses[step])
@@ -204,12 +212,26 @@ def times(scene: Scene, turns: int = TURNS) -> dict[str, Any]:
     def ratio(a: str, b: str) -> float:
         return statistics.median(row[a] / row[b] for row in rows)
 
-    return {
-        **scene.about(progress.given[0]), "gradients_apart": progress.apart,  # type: ignore[attr-defined]
-        "ms": {name: round(1000 * statistics.median(row[name] for row in rows), 1) for name in rows[0]},
-        "train/bare": ratio("train", "bare"), "train/bare, peft's layers": ratio("train", "bare, peft's layers"),
-        "common/train": ratio("common", "train"),
+    ms = {name: round(1000 * statistics.median(row[name] for row in rows), 1) for name in rows[0]}
+    found = {
+        "gradients_apart": progress.apart, "ms": {own if name == "train" else name: ms[name] for name in ms},
+        f"{own}/bare": ratio("train", "bare"), f"{own}/bare, peft's layers": ratio("train", "bare, peft's layers"),
+        f"common/{own}": ratio("common", "train"),
     }
+    if compiled:
+        return {f"compiled: {name}" if own not in name else name: found[name] for name in found} | {
+            "compiled: first step, s": progress.first
+        }
+    return {**scene.about(progress.given[0]), **found}  # type: ignore[attr-defined]
+
+
+def times_compiled(scene: Scene) -> dict[str, Any]:
+    """Of the scene whose time is not all in weights; nothing of another one."""
+    if scene.name != "puppet-dit":
+        return {}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", folder)
+        return times(scene, compiled=True)
 
 
 # Memory: each contestant in a process of its own.
@@ -317,7 +339,7 @@ def of_methods(scene: Scene, device: str, names: Sequence[str] = ("diffusion-dpo
 def test_a_dpo_step(benchmark, scene):
     torch.set_num_threads(1)
     found = benchmark.pedantic(lambda: times(scene), rounds=1)
-    benchmark.extra_info.update(found, **memory(scene))
+    benchmark.extra_info.update(found, **times_compiled(scene), **memory(scene))
 
 
 def main() -> None:
@@ -329,7 +351,7 @@ def main() -> None:
     for scene in SCENES:
         if sys.argv[1:] and scene.name not in sys.argv[1:]:
             continue
-        for name, value in {**times(scene), **memory(scene)}.items():
+        for name, value in {**times(scene), **times_compiled(scene), **memory(scene)}.items():
             print(f"{scene.name:12} {name:28} {value:.4g}" if isinstance(value, float) else
                   f"{scene.name:12} {name:28} {value}")
     if torch.cuda.is_available():

@@ -56,6 +56,8 @@ class Backbone:
     precision       what the harness multiplies in: set by a run to what the device does natively
     checkpointing   whether blocks run again in training's backward pass instead of keeping what they computed: less
                     memory, one more pass. Off unless the backbone says so
+    compiled        whether blocks are compiled while a LoRA trains (`halign_bench.compiling`): set by a run that is
+                    asked to
     """
 
     kind: ClassVar[str] = "backbone"
@@ -76,6 +78,7 @@ class Backbone:
     device: str
     precision: Precision = "fp32"
     checkpointing: bool = False
+    compiled: bool = False
 
     @classmethod
     def load(cls, checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:

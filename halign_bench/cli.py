@@ -150,6 +150,9 @@ def run(
     task_cpus: TaskCpus = None,
     task_gpus: TaskGpus = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")] = "auto",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Train LoRAs in compiled blocks: minutes before the first step.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Train and evaluate methods under one protocol, and rank them where the data support it."""
@@ -178,7 +181,7 @@ def run(
     request = RunRequest(
         methods=methods, track=track, backbone=backbone, model=choice, data=data, profile=profile, seeds=seed_list,
         nfe=nfe_list, overrides=set_ or [], out=out if "://" in out else Path(out), fresh=fresh,
-        preferences=preferences, device=device, json=as_json,
+        preferences=preferences, device=device, json=as_json, compile=compile_,
         where=Where(executor, ray_address, task_cpus, task_gpus),
     )  # fmt: skip
     code = run_benchmark(request)

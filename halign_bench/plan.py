@@ -41,6 +41,7 @@ class RunRequest:
     device: str = "auto"
     json: bool = False
     preferences: Path | None = None
+    compile: bool = False
 
     def absolute(self) -> RunRequest:
         """The same for a process in another folder."""

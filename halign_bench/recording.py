@@ -26,6 +26,8 @@ def make_record(
 
     peaks = [result.peak_memory_bytes for result in trained if result.peak_memory_bytes]
     provenance: dict[str, Any] = {"precision": run.backbone.precision}
+    if run.backbone.compiled:
+        provenance["compiled"] = True
     if run.collected is not None:
         provenance["preferences"] = plain(run.collected.provenance)
     if trained:

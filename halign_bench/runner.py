@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from halign_bench.compiling import check_compiling
 from halign_bench.errors import Diverged, HalignError, Interrupted, LaunchBroken, RequestError, one_line
 from halign_bench.executors.choice import executor
 from halign_bench.executors.work import Task
@@ -116,6 +117,8 @@ def _check_launch(request: RunRequest) -> None:
         raise RequestError(
             f"--executor {request.where.executor}: hands out cells by itself; start it without a launcher"
         )
+    if request.compile and here().sharded:
+        raise RequestError("--compile: not with FSDP, which divides the blocks; leave it out, or launch with DDP")
     if isinstance(request.out, str):
         raise RequestError(f"--out {request.out}: the processes of a launch share a folder; give one that they all see")
 
@@ -173,6 +176,9 @@ class Run:
     def _load(self) -> Backbone:
         device = self.processes.device or self.request.device
         loaded = load_backbone(self.request.backbone, device, self.request.model)
+        if self.request.compile:
+            check_compiling(loaded.denoiser, loaded.device)
+            loaded.compiled = True
         shard(loaded.denoiser, self.processes)
         return loaded
 

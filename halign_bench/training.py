@@ -158,6 +158,7 @@ class _Training:
             "backbone": self.backbone.name, "precision": self.backbone.precision,
             "data": self.data.provenance.get("key") if self.data else None,
             "earlier": sorted({name for i in range(17) for name in self.earlier(i / 16)}),
+            **({"compiled": True} if self.backbone.compiled else {}),  # the same bits need the same code
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -287,7 +288,7 @@ class _Training:
             self.state.seconds += time.monotonic() - started
         last_checkpoint = time.monotonic()
         path = self.files.log_path
-        with self.backbone.adapters(active), self._lean(stage), path.open("a", encoding="utf-8") as log:
+        with self.backbone.adapters(active), self._lean(stage, active), path.open("a", encoding="utf-8") as log:
             while self.state.step < self.plan[index]:
                 started = time.monotonic()
                 entry = self._step(stage, feed, parameters, below, check)
@@ -308,8 +309,10 @@ class _Training:
         check.reference_has_not_moved()
 
     @contextmanager
-    def _lean(self, stage: Stage) -> Iterator[None]:
-        """Within the context what this stage can do without is not in the device's memory."""
+    def _lean(self, stage: Stage, active: Sequence[str]) -> Iterator[None]:
+        """Within the context this stage takes as little of memory and time as it can."""
+        from halign_bench.compiling import compiled
+        from halign_bench.inserts import inserts
         from halign_bench.recompute import recomputing
 
         with ExitStack() as stack:
@@ -317,6 +320,12 @@ class _Training:
                 stack.enter_context(self.backbone.without_encoders())
             if self.backbone.checkpointing:
                 stack.enter_context(recomputing(self.backbone.denoiser))
+            if self.backbone.compiled:
+                # Samples are drawn in batches of other sizes, and an insert hooks blocks anew for each pass.
+                if stage.data != "online" and not set(active) & set(inserts(self.backbone.denoiser)):
+                    stack.enter_context(compiled(self.backbone.denoiser, self.backbone.device))
+                elif self.warn is not None:
+                    self.warn(f"{stage.adapter} trains without --compile, which is for LoRAs and given data alone")
             yield
 
     def _feed(self, index: int) -> Feed | OnlineFeed:

@@ -161,6 +161,7 @@ def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
         (("--methods", "nonsense"), {}, "nonsense"),
         (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU;"),
         (("--methods", "sft"), {"ACCELERATE_USE_FSDP": "true"}, "add --fsdp_version 2"),
+        (("--methods", "sft", "--compile"), FSDP, "--compile: not with FSDP, which divides the blocks;"),
         (("--methods", "sft", "--executor", "ray"), {}, "--executor ray: hands out cells by itself; start it without"),
         (("--methods", "sft", "--nonsense"), {}, "No such option"),
     ):
