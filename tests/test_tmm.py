@@ -542,7 +542,7 @@ def test_on_a_unet_it_starts_as_nothing_trains_and_tells_each_latent_frame_of_it
 # The command line
 
 
-def test_a_pipeline_runs_from_the_command_line(runs, tmp_path):  # noqa: F811
+def test_a_pipeline_runs_from_the_command_line(runs, tmp_path):
     out = tmp_path / "out"
     code, said, progress = runs(out, "--methods", "tmm,tmm+diffusion-dpo,tmm+tpo", "--json")
     assert code == 0, progress
