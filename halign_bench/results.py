@@ -88,6 +88,8 @@ def parse_key(key: str) -> MetricKey:
     if match is None:
         raise RequestError(f"{key!r} does not name a score; write metric@extractor or metric@extractor/nfe30")
     name, where, nfe = match.groups()
+    if nfe and len(nfe) > 9:
+        raise RequestError(f"{key!r}: no score is measured at so many network evaluations")
     return MetricKey(name, where, int(nfe) if nfe else None)
 
 
@@ -374,7 +376,8 @@ def _write_parquet(path: Path, columns: Mapping[str, tuple[str, list[Any]]]) -> 
 # Reading
 
 # What pydantic's own parser lets pass in free-form parts: NaN, numbers that are too large, escaped control characters.
-_SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|\\[^"\\]')
+_SPECIAL = re.compile(r'NaN|Infinity|[0-9][eE]\+?[0-9]{3,}\s*[],}]|(?<![.0-9a-z])[0-9]{19}|\\[^"\\]')
+MAX_WHOLE = 2**53  # no count, seed or number of bytes is above it, and beyond it not every number is a float
 
 
 def read_record(path: Path) -> Record:
@@ -401,7 +404,7 @@ def _parsed(data: bytes) -> Record:
     if text.replace("\n", "").isprintable() and not _SPECIAL.search(text):
         with contextlib.suppress(ValidationError):
             return Record.model_validate_json(text)
-    document = _printable(json.loads(text, parse_constant=refuse_constant))
+    document = _printable(json.loads(text, parse_constant=refuse_constant, parse_int=whole))
     record = Record.model_validate(document)
     json.dumps(document, allow_nan=False)  # 1e999 is JSON, and no number that can be written again
     return record
@@ -495,6 +498,13 @@ def _claims_to_be_record(file: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return True
     return isinstance(document, dict) and str(document.get("schema", "")).startswith("halign-bench/record/")
+
+
+def whole(text: str) -> int:
+    """For `json.loads(parse_int=…)`."""
+    if len(text) > 20 or abs(number := int(text)) > MAX_WHOLE:
+        raise ValueError(f"it contains the whole number {text[:30]}, and none may be above 2^53")
+    return number
 
 
 def refuse_constant(name: str) -> float:

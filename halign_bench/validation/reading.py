@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halign_bench.protocol import SCHEMA
-from halign_bench.results import Bootstrap, Record, check_sha256, metric_key, parse_key, refuse_constant
+from halign_bench.results import Bootstrap, Record, check_sha256, metric_key, parse_key, refuse_constant, whole
 from halign_bench.validation.finding import Problem
 
 
@@ -58,7 +58,7 @@ class Agreed(BaseModel):
 def read(path: Path) -> tuple[Record | None, list[Problem]]:
     """The record, or every reason why the file holds none."""
     try:
-        document = json.loads(data := path.read_bytes(), parse_constant=refuse_constant)
+        document = json.loads(data := path.read_bytes(), parse_constant=refuse_constant, parse_int=whole)
         record = Record.model_validate(document)
         check_sha256(data, record.sha256)
     except OSError as error:
