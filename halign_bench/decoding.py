@@ -124,7 +124,8 @@ def whole_frames(container: Any, stream: Any, damage: list[str]) -> Iterator[Any
                 problem = "a packet is incomplete"
             else:
                 frames = packet.decode()
-        except (av.error.FFmpegError, ValueError, OSError, EOFError) as error:
+        except (av.error.FFmpegError, ValueError, OSError, EOFError, IndexError) as error:
+            # IndexError: of PyAV, where a stream appears that the file's header did not name
             problem = getattr(error, "strerror", None) or str(error)
         for frame in frames:
             if not frame.is_corrupt:
@@ -219,8 +220,10 @@ def first_frame_time(path: str | os.PathLike[str]) -> Fraction | None:
         return None if frame is None or frame.pts is None else frame.pts * stream.time_base
 
 
-def resampled_sound(frames: Iterable[Any], stream: Any, origin: Fraction | None) -> Iterator[tuple[int, np.ndarray]]:
-    """(position in samples from `origin`, float32 samples at 16 kHz).
+def resampled_sound(
+    frames: Iterable[Any], stream: Any, origin: Fraction | None, damage: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(position in samples from `origin`, float32 samples at 16 kHz), up to damage, which is then named in `damage`.
 
     A stretch of sound with steady timestamps is resampled in one go; a jump in them, or a change of
     the sound's format, begins another one at the place its timestamps say.
@@ -234,7 +237,12 @@ def resampled_sound(frames: Iterable[Any], stream: Any, origin: Fraction | None)
 
     def push(frame: Any) -> Iterator[tuple[int, np.ndarray]]:
         nonlocal position
-        for piece in resampler.resample(frame):
+        try:
+            pieces = resampler.resample(frame)
+        except av.error.FFmpegError as error:  # a layout or rate that no sound has
+            damage.append(f"sound that cannot be converted ({error.strerror})")
+            return
+        for piece in pieces:
             if piece is not None and piece.samples:
                 samples = np.array(piece.to_ndarray().reshape(-1), np.float32)
                 yield position, samples
@@ -256,5 +264,7 @@ def resampled_sound(frames: Iterable[Any], stream: Any, origin: Fraction | None)
         heard += frame.samples
         frame.pts = None  # places are counted here
         yield from push(frame)
+        if damage:
+            return
     if resampler is not None:
         yield from push(None)

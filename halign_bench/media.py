@@ -208,7 +208,8 @@ def read_audio(path: str | os.PathLike[str], seconds: float | None = None) -> So
             return None
         if stream.codec_context is None:
             raise MediaError(path, "has sound in a format that this build of FFmpeg cannot decode")
-        for position, samples in resampled_sound(whole_frames(container, stream, damage), stream, origin):
+        frames = whole_frames(container, stream, damage)
+        for position, samples in resampled_sound(frames, stream, origin, damage):
             if position >= limit:
                 break
             pieces.append((position, samples))

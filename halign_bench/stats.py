@@ -157,6 +157,8 @@ class Spread:
             return float(2 * stdtr(self.clips_df, -abs(value) / math.sqrt(self.clips)))
         if self.reach(_LEAST_P) <= abs(value):
             return 0.0
+        if abs(value) <= self.reach(1.0):  # which older scipy finds to be a little above 0
+            return 1.0
         return math.exp(brentq(lambda log_p: self.reach(math.exp(log_p)) - abs(value), math.log(_LEAST_P), 0.0))
 
 

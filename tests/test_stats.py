@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from halign_bench.stats import (
     Difference,
@@ -62,8 +64,9 @@ def test_interval_of_many_clusters_agrees_with_scipy():
     values = np.random.default_rng(3).gamma(2.0, size=400)
     ids, identities = people(400, 1)
     ours = percentile_interval(values.mean(), resampled_means(values, bootstrap_indices(ids, identities, 4000)), 400)
+    generator = "rng" if Version(scipy.__version__) >= Version("1.15") else "random_state"
     theirs = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
+        (values,), np.mean, n_resamples=4000, method="percentile", **{generator: np.random.default_rng(0)}
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.06 * width)

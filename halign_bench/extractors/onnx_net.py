@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.decoding import shown
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 
 
 def needed(package: str, what: str) -> Any:
@@ -62,26 +62,40 @@ class OnnxNet:
         self.path, self.sha256 = Path(path), hashlib.sha256(content).hexdigest()
         chosen = providers(device, what)
         try:
-            self.session = runtime.InferenceSession(content, sess_options=session_options(what), providers=chosen)
+            self.session = runtime.InferenceSession(  # whose fallback prints on stdout that it tries the same again
+                content, sess_options=session_options(what), providers=chosen, enable_fallback=0
+            )
         except Exception as error:  # onnxruntime's own classes share no base
             reason = str(error).strip().partition("\n")[0]
             raise RequestError(f"{shown(path)} cannot be opened as an ONNX file: {reason}") from None
         if device != "cpu" and self.session.get_providers()[0] == "CPUExecutionProvider":
             raise RequestError(f"{shown(path)} cannot be run on {device}: onnxruntime fell back to the processor")
-        given = self.session.get_inputs()
-        shape = given[0].shape
+        try:  # names in them are decoded when they are asked for
+            given, makes = self.session.get_inputs(), self.session.get_outputs()
+            shape, self.outputs = given[0].shape, [list(output.shape) for output in makes]
+        except (UnicodeDecodeError, IndexError):
+            raise RequestError(f"{shown(path)} cannot be used: what it says of its outputs is damaged") from None
+        if not self.outputs:
+            raise RequestError(f"{shown(path)} has no output")
         if len(given) != 1 or len(shape) != 4 or shape[1] != 3:
             raise RequestError(f"{shown(path)} does not take one batch of RGB pictures [N, 3, H, W], but {shape}")
         self._input, self._batched = given[0].name, not isinstance(shape[0], int)
         self.size = (shape[2], shape[3]) if isinstance(shape[2], int) and isinstance(shape[3], int) else None
-        self.outputs = [list(output.shape) for output in self.session.get_outputs()]
 
     def __call__(self, pictures: np.ndarray) -> list[list[np.ndarray]]:
-        """All outputs of each picture of float32 `[N, 3, H, W]`, together where the file's batch is free."""
+        """All outputs of each picture of float32 `[N, 3, H, W]`, together where the file's batch is free.
+
+        Raises RequestError for a net that fails on them.
+        """
         step = max(len(pictures), 1) if self._batched else 1
         found = []
         for start in range(0, len(pictures), step):
             batch = np.ascontiguousarray(pictures[start : start + step])
-            outputs = self.session.run(None, {self._input: batch})
+            try:
+                outputs = self.session.run(None, {self._input: batch})
+            except Exception as error:  # onnxruntime's own classes share no base
+                raise RequestError(
+                    f"{shown(self.path)} fails on {list(batch.shape)} pictures: {first_line(error)}"
+                ) from None
             found += [[output[row] for output in outputs] for row in range(len(batch))]
         return found
