@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "default"
+COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "puppet-dit"
 ROUNDS = 7
 
 

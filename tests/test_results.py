@@ -242,3 +242,19 @@ def test_importing_results_is_light():
         "import sys, halign_bench.results; sys.exit(bool({'torch', 'pyarrow', 'scipy', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_records_of_the_schema_before_still_read(tmp_path):
+    """Those that are committed were written before there were checksums."""
+    file = Path(__file__).parent.parent / "leaderboards" / "puppet" / "puppet-dit" / "records" / "sft-s0.json"
+    old = read_record(file)
+    assert old.schema_ == "halign-bench/record/1" and old.sha256 is None and old.sha256s == {}
+    assert read_clips(old) and read_replicates(old)
+    for kind in ("clips", "bootstrap"):
+        (tmp_path / old.files[kind]).write_bytes((file.parent / old.files[kind]).read_bytes())
+    write_record(tmp_path / "sft-s0.json", old.model_copy())
+    new = read_record(tmp_path / "sft-s0.json")
+    assert new.schema_ == "halign-bench/record/2" and new.sha256 and set(new.sha256s) == {"clips", "bootstrap"}
+    own = {"schema_", "sha256", "sha256s"}
+    assert new.model_dump(exclude=own) == old.model_dump(exclude=own)
+    assert read_clips(new) == read_clips(old) and read_replicates(new) == read_replicates(old)
