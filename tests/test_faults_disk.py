@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from media_files import textured, write
 from runs import Runs
 from test_runner import METHODS, assert_same
 
+import halign_bench
 from halign_bench.assets.fetch import fetch
 from halign_bench.assets.manifest import Asset
 from halign_bench.assets.store import Store
@@ -207,6 +210,9 @@ def test_a_read_only_cache_that_has_what_is_needed(runs: Runs, whole: Path, smal
 def test_a_folder_of_another_user(runs: Runs, whole: Path, foreign: str) -> None:
     if os.getuid() != 0:
         pytest.skip("only root may become another user")
+    for place in (Path(halign_bench.__file__), Path(sys.prefix) / "x"):
+        if closed := [folder for folder in place.resolve().parents if not folder.stat().st_mode & stat.S_IXOTH]:
+            pytest.skip(f"another user cannot reach what is installed in {closed[0]}")
     with tempfile.TemporaryDirectory() as name:  # where another user may go, unlike pytest's folders
         top = Path(name)
         top.chmod(0o755)
