@@ -40,7 +40,8 @@ from halign_bench.results import (
 )
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
 
-COMMITTED = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "puppet-dit" / "records" / "sft-s0.json"
+LEADERBOARDS = Path(__file__).resolve().parent.parent / "leaderboards"
+COMMITTED = LEADERBOARDS / "puppet" / "puppet-dit" / "records" / "sft-s0.json"
 NAMES = ("fid", "sync_c", "hkc", "ssim", "psnr")
 
 
