@@ -156,7 +156,7 @@ def test_every_control_has_a_name(browser, session):
     controls = [node for node in tree if not node.get("ignored") and node.get("role", {}).get("value") in
                 ("button", "checkbox", "progressbar", "Video", "group", "heading", "image")]  # fmt: skip
     assert [node["role"]["value"] for node in controls if not node.get("name", {}).get("value")] == []
-    assert {node["name"]["value"] for node in controls} >= {
+    assert {node["name"]["value"].strip() for node in controls} >= {  # some Chromiums keep the label's space
         "Which is better?", "kim’s progress", "Reference: the person that both videos should show", "Video 1",
         "Video 2", "Playing", "Sound off m", "motion", "fidelity", "1 is better 1", "2 is better 2", "Tie t",
         "Undo the last answer u", "Single keys answer and play",
