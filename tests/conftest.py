@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ def pytest_addoption(parser: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     fault_table.configure(config)
+    # Shells start what is in the background with Ctrl-C ignored, and commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Published:
