@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,9 @@ def test_a_run_goes_on_with_another_number_of_processes(runs: Runs) -> None:
     same_records(whole, out)
 
 
+RAY = "--executor ray: hands out cells by itself; start it without" if find_spec("ray") else "needs the package ray"
+
+
 def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
     out = runs.folder / "refused"
     for options, environment, sentence in (
@@ -162,7 +166,7 @@ def test_requests_that_several_processes_cannot_answer(runs: Runs) -> None:
         (("--methods", "sft", "--device", "cuda:1"), {}, "--device cuda:1: the launcher gives each process a GPU;"),
         (("--methods", "sft"), {"ACCELERATE_USE_FSDP": "true"}, "add --fsdp_version 2"),
         (("--methods", "sft", "--compile"), FSDP, "--compile: not with FSDP, which divides the blocks;"),
-        (("--methods", "sft", "--executor", "ray"), {}, "--executor ray: hands out cells by itself; start it without"),
+        (("--methods", "sft", "--executor", "ray"), {}, RAY),
         (("--methods", "sft", "--nonsense"), {}, "No such option"),
     ):
         (code, table, said), (other, nothing, silence) = both(runs, out, *options, **environment)

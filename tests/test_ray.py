@@ -27,7 +27,7 @@ TESTS = Path(__file__).parent
 METHODS = ",".join(f"witness[number={number}]" for number in range(1, 5))
 CELLS = 6  # base and sft too
 STEPS = 4
-HOST_AND_TIME = ("timings", "environment", "started", "finished")
+HOST_AND_TIME = ("timings", "environment", "started", "finished", "sha256")  # the last is of all the others too
 
 
 class Cluster:
