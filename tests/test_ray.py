@@ -224,9 +224,10 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Cluster, alone: Pat
     cluster.hold()
     cluster.on_ray(tmp_path / "out")
     raylet = cluster.second.all_processes["raylet"][0].process.pid
-    cluster.wait_until(lambda: at_work(cluster, raylet))
+    victim = cluster.wait_until(lambda: at_work(cluster, raylet))
     cluster.nodes.remove_node(cluster.second, allow_graceful=False)
     try:
+        cluster.wait_until(lambda: not psutil.pid_exists(victim["pid"]))  # a worker outlives its node by a moment
         cluster.release()
         code, _, progress = cluster.finish()
     finally:

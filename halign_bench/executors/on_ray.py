@@ -80,6 +80,7 @@ class _Driver:
         listener: Any = ray.remote(ray_worker.Listener)
         self.listener = listener.options(num_cpus=0, scheduling_strategy=here).remote()
         self.reached: dict[str, Reached] = {}
+        self.asked: Any = None  # what the listener has not answered yet
         # Tried again by the driver instead, which says so.
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         self._prepare: Any = ray.remote(ray_worker.prepare).options(**options)
@@ -150,6 +151,7 @@ class _Driver:
                     if answer.refusal is not None:
                         raise RequestError(f"{answer.refusal} (on a worker)")
                     yield task, answer
+            self._hear()  # what came while the last one ended
         finally:
             if running:
                 for reference in running:
@@ -164,10 +166,17 @@ class _Driver:
     def _hear(self) -> None:
         import ray
 
-        with contextlib.suppress(ray.exceptions.RayError):  # slow or gone: then there is nothing to show
-            said, self.reached = ray.get(self.listener.news.remote(), timeout=10 * POLL)
-            for text in said:
-                self.progress.say(text)
+        if self.asked is None:
+            self.asked = self.listener.news.remote()
+        try:
+            said, self.reached = ray.get(self.asked, timeout=10 * POLL)
+        except ray.exceptions.GetTimeoutError:
+            return  # what it will answer is told once: it is waited for again
+        except ray.exceptions.RayError:  # gone: then there is nothing to show
+            said = []
+        self.asked = None
+        for text in said:
+            self.progress.say(text)
 
 
 def _first_line(problem: Exception) -> str:

@@ -80,7 +80,10 @@ class Told(Progress):
         self.listener.see.remote(self.task.name, Reached(self.units_done + within, phase.done, phase.total))
 
     def say(self, text: str) -> None:
-        self.listener.hear.remote(text)
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):  # waited for, or the task might end before it is heard
+            ray.get(self.listener.hear.remote(text), timeout=10)
 
 
 @dataclass
