@@ -52,6 +52,9 @@ def write_run(run: Path) -> Path:
         table = pq.read_table(path)
         clips = [QUOTED if name == IDS[0] else name for name in table.column("clip").to_pylist()]
         pq.write_table(table.set_column(table.column_names.index("clip"), "clip", pa.array(clips)), path)
+    for path in folder.glob("*-s?.json"):
+        if path.name != "cut-s0.json":
+            path.write_text(json.dumps(unsealed(json.loads(path.read_text()))))
     return run
 
 
@@ -59,7 +62,12 @@ def rename(path: Path, before: str, after: str) -> None:
     document = json.loads(path.read_text())
     assert document["cell"]["method"] == before
     document["cell"]["method"] = after
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(unsealed(document)))
+
+
+def unsealed(document: dict) -> dict:
+    """Of a record that is changed on purpose, or whose companions are."""
+    return {key: value for key, value in document.items() if key not in ("sha256", "sha256s")}
 
 
 def write_log(run: Path, record: Record) -> None:

@@ -28,6 +28,7 @@ from report_records import (
     QUOTED,
     MadeUp,
     frame_in,
+    unsealed,
     with_made_up_samples,
     write_run,
 )
@@ -220,7 +221,7 @@ def test_less_is_better_turns_the_order_round(tmp_path):
     for path in tmp_path.glob("*.json"):
         document = json.loads(path.read_text())
         document["metrics"]["sync_c@toy"]["higher_is_better"] = False
-        path.write_text(json.dumps(document))
+        path.write_text(json.dumps(unsealed(document)))
     back = {one.id: 1 - one.rank for one in clips.ranked(read([tmp_path]))}
     assert back == pytest.approx(forth) and len(set(forth.values())) > 10
 
@@ -350,7 +351,7 @@ def test_what_is_wrong_with_records_is_said_by_name_and_the_rest_is_shown(tmp_pa
     (run / "again-s0.json").write_text(good)
     lacking = json.loads((run / "kto-s0.json").read_text())
     del lacking["metrics"]["fid@toy"]
-    (run / "kto-s0.json").write_text(json.dumps(lacking))
+    (run / "kto-s0.json").write_text(json.dumps(unsealed(lacking)))
     scores = run / "ipa-s0.clips.parquet"
     scores.write_bytes(scores.read_bytes()[:200])
     scores = run / "tpo-s0.clips.parquet"
