@@ -11,7 +11,7 @@ from typing import Any
 
 import fault_table
 import pytest
-from runs import Runs, started
+from runs import METHODS, Runs, started
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -53,6 +53,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """The command line with the tiny track, in processes that may be killed."""
     with started(tmp_path_factory.mktemp("runs")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    code, _, progress = runs(out, *METHODS)
+    assert code == 0, progress
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+METHODS = ("--methods", "diffusion-dpo")
 HEAVY = (
     "torch", "diffusers.models.transformers.transformer_wan", "peft", "accelerate", "scipy.stats", "pyarrow.parquet",
     "rich.progress", "run_tiny", "halign_bench.cli", "halign_bench.runner", "halign_bench.evaluation",

@@ -11,19 +11,11 @@ from pathlib import Path
 
 import pytest
 from media_files import textured, write
-from runs import Runs
-from test_runner import METHODS, assert_same
+from runs import METHODS, Runs
+from test_runner import assert_same
 
 from halign_bench.atomic import atomic_write
 from halign_bench.results import read_records
-
-
-@pytest.fixture(scope="module")
-def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "out"
-    code, _, progress = runs(out, *METHODS)
-    assert code == 0, progress
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from records import cell
-from runs import Runs
-from test_runner import METHODS, assert_same
+from runs import METHODS, Runs
+from test_runner import assert_same
 from tiny import TinyBackbone
 
 from halign_bench.adapters import adapter_parameters, attach_lora, load_adapters, remove_adapters, save_adapters

@@ -16,8 +16,8 @@ import bad_server as bad
 import pytest
 from disks import Disk, disk
 from media_files import textured, write
-from runs import Runs
-from test_runner import METHODS, assert_same
+from runs import METHODS, Runs
+from test_runner import assert_same
 
 import halign_bench
 from halign_bench.assets.fetch import fetch
@@ -28,14 +28,6 @@ from halign_bench.errors import RequestError
 from halign_bench.results import read_record
 
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "out"
-    code, _, progress = runs(out, *METHODS)
-    assert code == 0, progress
-    return out
 
 
 @pytest.fixture

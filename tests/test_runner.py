@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from runs import Runs
+from runs import METHODS, Runs
 from safetensors.numpy import load_file
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
-
-METHODS = ("--methods", "diffusion-dpo")
 
 
 @pytest.fixture(scope="module")

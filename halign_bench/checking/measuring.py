@@ -75,7 +75,7 @@ def _is_leaderboard(path: Path) -> bool:
         return False
     try:
         document = parsed(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return False  # read_records says what is wrong with it
     return isinstance(document, dict) and str(document.get("schema", "")).startswith("halign-bench/leaderboard/")
 
