@@ -27,6 +27,7 @@ from halign_bench.figures.commands import figures
 from halign_bench.fitness.commands import EPILOG as FITNESS_EXAMPLES
 from halign_bench.fitness.commands import fitness
 from halign_bench.grammar import parse_methods, parse_nfe, parse_seeds
+from halign_bench.limited import survived
 from halign_bench.machine import memory_sentence, out_of_memory
 from halign_bench.model_choice import AudioEncoderOption, FramesOption, ModelChoice, ModelOption, SizeOption
 from halign_bench.prefs.commands import app as prefs
@@ -412,7 +413,11 @@ def doctor(as_json: Json = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is one sentence on stderr."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return survived(lambda: _answered(given))
+
+
+def _answered(arguments: list[str]) -> int:
     try:
         code = app(args=arguments or ["--help"], prog_name="halign-bench", standalone_mode=False)
         sys.stdout.flush()

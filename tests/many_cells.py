@@ -31,6 +31,7 @@ from halign_bench.folder import RunFolder
 from halign_bench.plan import Plan, RunRequest, plan
 from halign_bench.progress import Progress
 from halign_bench.registry import register
+from halign_bench.results import read_record, write_record
 from halign_bench.runner import Run
 from halign_bench.track import Clip
 
@@ -89,14 +90,14 @@ def finish_all(run: Run) -> None:
     first, *others = run.cells.values()
     assert run.do(Task(first.name, first.name))
     records = run.folder.path / "records"
-    document = json.loads((records / f"{first.name}.json").read_text())
+    record = read_record(records / f"{first.name}.json")
     for cell in others:
         files = {kind: f"{cell.name}.{kind}.parquet" for kind in ("clips", "bootstrap")}
         for kind, name in files.items():
-            os.link(records / document["files"][kind], records / name)
-        identity = document["cell"] | {"method": cell.variant.label, "seed": cell.seed}
+            os.link(records / record.files[kind], records / name)
+        identity = record.cell.model_copy(update={"method": cell.variant.label, "seed": cell.seed})
         own = {"cell": identity, "cell_hash": cell.sha256(run.protocol_hash), "files": files}
-        (records / f"{cell.name}.json").write_text(json.dumps(document | own, indent=2))
+        write_record(records / f"{cell.name}.json", record.model_copy(update=own))
 
 
 def resume(cells: int, out: Path) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def test_a_cell_without_enough_memory(runs: Runs, whole: Path, tmp_path: Path) -
 )
 def test_memory_that_is_limited(runs: Runs, whole: Path, tmp_path: Path) -> None:
     out, cache, codes = tmp_path / "out", tmp_path / "cache", []
-    for mib in (1, 8, 24, 64, 160):
+    for mib in (1, 8, 24, 28, 48, 64, 160):
         code, _, progress = runs(out, *METHODS, HALIGN_CACHE=str(cache), ROOM_MIB=str(mib))
         codes.append(code)
         assert code in (0, 1, 2) and "Traceback" not in progress, (mib, code, progress)
