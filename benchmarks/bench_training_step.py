@@ -21,6 +21,7 @@ process of its own.
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import json
 import statistics
@@ -256,6 +257,7 @@ def memory_here(scene: Scene, contestant: str) -> int:
 
     torch.randn(512, 512) @ torch.randn(512, 512)
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free and still resident would be counted to no contestant
     before = status("VmRSS")
     if contestant == "train":
         def progress(samples: int, budget: int) -> None:

@@ -29,7 +29,7 @@ class WanShaped(Backbone):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     device, base_sha256 = "cpu", "random"
 
-    def __init__(self, heads: int = 6, layers: int = 8, frames: int = 5, size: tuple[int, int] = (64, 64)) -> None:
+    def __init__(self, heads: int, layers: int, frames: int, size: tuple[int, int]) -> None:
         from diffusers import WanTransformer3DModel
 
         self.frames, self.size = frames, size
@@ -124,5 +124,5 @@ class Scene:
         }  # fmt: skip
 
 
-SCENES = (Scene("puppet-dit", 16), Scene("wan-shaped", 2))
+SCENES = (Scene("puppet-dit", 16), Scene("wan-shaped", 2, (12, 4, 5, (64, 64))))  # of Wan's width, four blocks
 ON_GPU = Scene("wan-shaped", 4, (12, 30, 33, (480, 832)))  # Wan 2.1 1.3B itself but for its weights

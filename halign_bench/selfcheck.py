@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROWS = 2  # clips that policy and reference are compared on
 SAME = 1e-3  # relative: the same weights, summed in another order
+CHUNK = 2**19  # numbers of a weight that are looked at together: their copies in fp64 stay small
 PATIENCE = 5  # steps: LoRA's A has no gradient before B has left 0, and a batch may by chance teach nothing
 
 Fingerprint = dict[str, tuple[float, float]]
@@ -42,9 +43,11 @@ def fingerprint(module: torch.nn.Module, without: Sequence[str] = ()) -> Fingerp
             continue
         tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # the part that this process has
         values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-        values = values if values.is_floating_point() else values.double()
-        numbers = values.sum(dtype=torch.float64), torch.linalg.vector_norm(values, dtype=torch.float64)
-        found[name.replace(".base_layer.", ".")] = (float(numbers[0]), float(numbers[1]))
+        total = squares = 0.0
+        for part in values.flatten().split(CHUNK):
+            part = part.double()
+            total, squares = total + part.sum(), squares + part.dot(part)
+        found[name.replace(".base_layer.", ".")] = (float(total), float(squares) ** 0.5)
     return found
 
 

@@ -38,6 +38,9 @@ def ended(pid: int) -> bool:
         return True
 
 
+@pytest.mark.fault(
+    "any command: a library in C crashes where memory is limited (ulimit -v)", "one sentence (1); what is done is kept"
+)
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
 def test_a_crash_under_a_limit_is_a_sentence(name: str) -> None:
     process = started(f"os.kill(os.getpid(), signal.{name})")

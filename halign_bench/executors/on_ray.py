@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from halign_bench.errors import RequestError
+from halign_bench.errors import RequestError, first_line
 from halign_bench.executors import ray_worker
 from halign_bench.executors.ray_worker import PREPARATION, Answer, Reached
 from halign_bench.executors.work import Open, Task
@@ -47,7 +47,7 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as problem:
         where = f"--ray-address {address}" if address is not None else "--executor ray"
-        raise RequestError(f"{where}: no Ray cluster that can be used ({_first_line(problem)})") from None
+        raise RequestError(f"{where}: no Ray cluster that can be used ({first_line(problem)})") from None
     try:
         yield
     finally:
@@ -143,7 +143,7 @@ class _Driver:
                     except ray.exceptions.RayError as lost:
                         attempts[task.name] += 1
                         if attempts[task.name] < ATTEMPTS:
-                            self.progress.say(f"{task.label}: its worker is lost ({_first_line(lost)}); once more")
+                            self.progress.say(f"{task.label}: its worker is lost ({first_line(lost)}); once more")
                             running[self._start(task)] = task
                             continue
                         self.progress.say(f"{task.label}: given up, its worker was lost {ATTEMPTS} times")
@@ -177,10 +177,6 @@ class _Driver:
         self.asked = None
         for text in said:
             self.progress.say(text)
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 __all__ = ["on_ray"]

@@ -66,8 +66,7 @@ class OnnxNet:
                 content, sess_options=session_options(what), providers=chosen, enable_fallback=0
             )
         except Exception as error:  # onnxruntime's own classes share no base
-            reason = str(error).strip().partition("\n")[0]
-            raise RequestError(f"{shown(path)} cannot be opened as an ONNX file: {reason}") from None
+            raise RequestError(f"{shown(path)} cannot be opened as an ONNX file: {first_line(error)}") from None
         if device != "cpu" and self.session.get_providers()[0] == "CPUExecutionProvider":
             raise RequestError(f"{shown(path)} cannot be run on {device}: onnxruntime fell back to the processor")
         try:  # names in them are decoded when they are asked for
