@@ -8,11 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import Runs
+from runs import METHODS, Runs
 
 from halign_bench.results import parse_key, read_clips, read_record, read_replicates
 
-METHODS = ("--methods", "diffusion-dpo")
 CELLS = ("base-s0", "diffusion-dpo-s0", "sft-s0")
 
 
@@ -25,15 +24,6 @@ def numbers(out: Path, cell: str) -> dict:
 
 def files(folder: Path) -> dict[str, int]:
     return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
-
-
-@pytest.fixture(scope="module")
-def whole(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run in a folder."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    code, _, said = runs(out, *METHODS)
-    assert code == 0, said
-    return out
 
 
 @pytest.mark.fault(

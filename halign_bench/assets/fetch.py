@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -11,7 +9,8 @@ from urllib.parse import quote, urlsplit
 from halign_bench.assets.download import Patience, Report, Say, download
 from halign_bench.assets.intake import take
 from halign_bench.assets.store import Store
-from halign_bench.errors import RequestError, RunLocked
+from halign_bench.errors import RequestError
+from halign_bench.locking import locked
 
 if TYPE_CHECKING:
     from halign_bench.assets.manifest import Asset
@@ -39,7 +38,8 @@ def fetch(
     place = store.folder / asset.opens
     if store.standing(name).usable:
         return place
-    with _alone(store.folder, asset.file):
+    busy = f"another process is fetching {asset.file} there; wait for it"
+    with locked(store.folder / f".{asset.file}.lock", str(store.folder), busy):
         if store.standing(name).usable:  # another process was quicker
             return place
         part = store.folder / f".{asset.file}.part"
@@ -74,25 +74,6 @@ def mirror_url(mirror: str, file: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise RequestError(f"--mirror {mirror}: not the address of a folder, like https://host/weights")
     return f"{mirror.rstrip('/')}/{quote(file)}"
-
-
-@contextmanager
-def _alone(folder: Path, file: str) -> Iterator[None]:
-    """Keeps a second process off the same part file. The lock is the kernel's: it ends with its process."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{file}.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunLocked(f"{folder}: another process is fetching {file} there; wait for it") from None
-    except OSError as problem:
-        raise RequestError(f"{folder}: cannot be written ({problem.strerror or problem})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 __all__ = ["fetch", "mirror_url", "permit"]
