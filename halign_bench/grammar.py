@@ -20,6 +20,7 @@ Pipeline = tuple[Part, ...]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_SEEDS = 10_000  # counted: a larger number was meant as a seed
 
 
 def parse_methods(text: str) -> list[Pipeline]:
@@ -41,6 +42,10 @@ def parse_seeds(text: str) -> list[int]:
     (count,) = _numbers("--seeds", text, at_least=0)
     if count == 0:
         raise RequestError("--seeds 0 asks for no seed; write --seeds 1 for one, or --seeds 0, for seed 0 alone")
+    if count > MAX_SEEDS:
+        raise RequestError(
+            f"--seeds {text} asks for {count} seeds, and {MAX_SEEDS} are the most; for that seed alone write {count},"
+        )
     return list(range(count))
 
 

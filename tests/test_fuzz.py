@@ -38,6 +38,21 @@ def test_damaged_input_is_taken_or_refused_in_a_sentence(tmp_path, target, cases
     assert int(counts["accepted"]) + int(counts["refused"]) == cases and not (tmp_path / "findings").exists()
 
 
+@pytest.mark.parametrize("target", ["grammar", "records", "preferences", "manifest"])
+@pytest.mark.fault(
+    "fuzzing led by coverage: options, records, preference files and manifests as text",
+    "each is taken, or refused in printable sentences",
+)
+def test_inputs_led_by_coverage_are_taken_or_refused(tmp_path: Path, target: str) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed")
+    program = PROGRAM.with_name("fuzz_guided.py")
+    done = subprocess.run(
+        [sys.executable, str(program), target, "--cases", "3000"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Done 3000 runs" in done.stderr, done.stderr[-2000:]
+
+
 TRAP = """
 import sys
 sys.path.insert(0, {benchmarks!r})

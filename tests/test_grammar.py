@@ -75,6 +75,13 @@ def test_a_list_names_seeds(seeds):
         assert parse_seeds(",".join(map(str, seeds))) == seeds
 
 
+def test_a_number_that_was_meant_as_a_seed_is_no_count() -> None:
+    assert len(parse_seeds("10000")) == 10_000
+    with pytest.raises(RequestError, match=r"asks for 88088000 seeds.*for that seed alone write 88088000,"):
+        parse_seeds("088088000")
+    assert parse_seeds("88088000,") == [88_088_000]
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "x", "", "1,,2", "1,1", "1.5", "²", ","])
 def test_wrong_seeds_are_refused(text):
     with pytest.raises(RequestError, match="--seeds"):
