@@ -280,8 +280,6 @@ def _class_of(recipe: Recipe) -> type[PuppetBackbone]:
 def _optimisers(denoiser: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest: a third fewer steps than AdamW alone, and
     it bears three times the learning rate (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon)."""
-    if not hasattr(torch.optim, "Muon"):
-        raise RequestError(f"pretraining needs torch 2.9 or later for its optimiser; this is {torch.__version__}")
     hidden = {name: p for name, p in denoiser.named_parameters() if p.ndim == 2 and "blocks." in name}
     rest = [p for name, p in denoiser.named_parameters() if name not in hidden]
     return [
@@ -361,6 +359,8 @@ def main(
 
     Work in progress is kept in `work` (default `out`/work), and taken up again when the recipe is the same.
     """
+    if stage in ("base", "all") and not hasattr(torch.optim, "Muon"):
+        raise RequestError(f"pretraining a base needs torch 2.9 or later for Muon; this is {torch.__version__}")
     recipe = recipe or Recipe()
     work = work or out / "work"
     work.mkdir(parents=True, exist_ok=True)

@@ -269,7 +269,7 @@ def _joined(device: str) -> Processes:
     except (RuntimeError, ValueError) as problem:
         raise RequestError(f"the processes of this launch do not find each other ({first_line(problem)})") from None
     rank, world = state.process_index, state.num_processes
-    joined = Processes(rank, world, str(state.device), _wants_shards())
+    joined = Processes(rank, world, str(state.device), _wants_shards(cpu))
     host = os.environ["MASTER_ADDR"]
     port: list[Any] = [None]
     if rank == 0:
@@ -291,14 +291,18 @@ def _check(device: str) -> None:
         raise RequestError("--device cuda: the launcher was told to use the CPU; leave out one of the two")
 
 
-def _wants_shards() -> bool:
+def _wants_shards(cpu: bool) -> bool:
     """As `accelerate launch` hands on what it was asked for. Raises RequestError for what is not done here."""
+    import torch
+
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise RequestError("--use_fsdp: weights are divided as FSDP 2 does it; add --fsdp_version 2")
     if os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true":
         raise RequestError("--fsdp_offload_params: not done here; leave it out, or take more GPUs")
+    if cpu and not hasattr(torch.cpu.Stream, "record_event"):
+        raise RequestError(f"--use_fsdp: torch {torch.__version__} divides weights on GPUs alone; take a newer one")
     return True
 
 

@@ -17,6 +17,12 @@ HEAVY = (
 )  # fmt: skip
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 class Runs:
     """Starts the command line in processes of their own, forked from one that has imported torch already."""
 
@@ -45,12 +51,10 @@ class Runs:
         self, out: Path | str, *options: str, world: int = 2, **environment: str
     ) -> list[multiprocessing.Process]:
         """As a launcher starts them, with the variables that it sets, but nobody to end them."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         launch = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
+        launch["MASTER_PORT"] = free_port()
         return [
-            self.start(out, *options, RANK=str(n), LOCAL_RANK=str(n), MASTER_PORT=port, **launch, **environment)
+            self.start(out, *options, RANK=str(n), LOCAL_RANK=str(n), **launch, **environment)
             for n in range(world)
         ]
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PINS = {
     line.name: line.specifier
-    for line in map(Requirement, re.findall(r"^[^#\s].*$", (ROOT / "tests" / "lowest.txt").read_text(), re.MULTILINE))
+    for line in map(Requirement, re.findall(r"^[^#\s]+==.*$", (ROOT / "tests" / "lowest.txt").read_text(), re.MULTILINE))
 }
 
 

@@ -79,6 +79,7 @@ class Preferences:
     def seeds(self, scratch: Path, clips: Path | None) -> list[Input]:
         import wave
 
+        import scipy.stats  # noqa: F401  whose import runs lscpu with old numpy: before anybody watches
         from PIL import Image
 
         made: Input = {"a.mp4": b"left", "b.mp4": b"right"}

@@ -63,8 +63,8 @@ def frozen(frames: int, share: float) -> np.ndarray:
 def chosen_frames(frames: int, share: float, rng: np.random.Generator) -> np.ndarray:
     """bool `[frames]`: `share` of them (rounded up), at random; a larger share of the same numbers includes a smaller.
 
-    >>> chosen_frames(8, 0.25, np.random.default_rng(0)).sum()
-    np.int64(2)
+    >>> int(chosen_frames(8, 0.25, np.random.default_rng(0)).sum())
+    2
     """
     return np.asarray(rng.permutation(frames) < share * frames)
 
