@@ -112,6 +112,8 @@ def add_option(parser: Any) -> None:
 
 def configure(config: pytest.Config) -> None:
     if given := config.getoption("--faults-table"):
+        if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+            raise pytest.UsageError("--faults-table counts in one process; leave out -n")
         path = Path(given)
         # Tests change the current folder; what was asked for is of the one where pytest was started.
         path = path if path.is_absolute() else config.invocation_params.dir / path

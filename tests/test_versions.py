@@ -11,10 +11,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-PINS = {
-    line.name: line.specifier
-    for line in map(Requirement, re.findall(r"^[^#\s]+==.*$", (ROOT / "tests" / "lowest.txt").read_text(), re.MULTILINE))
-}
+LOWEST = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8")
+PINS = {line.name: line.specifier for line in map(Requirement, re.findall(r"^[^#\s]+==.*$", LOWEST, re.MULTILINE))}
 
 
 def requirements(name: str) -> dict[str, SpecifierSet]:
