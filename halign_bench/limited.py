@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+LOADER = 127  # exit code of glibc's loader where a thread finds no room for its variables; no command ends with it
 PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 FROM_KERNEL = 0x80  # SI_KERNEL: a key of the terminal
@@ -31,14 +32,16 @@ def survived(act: Callable[[], int]) -> int:
         code = os.waitstatus_to_exitcode(_wait(child))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if code >= 0:
+    if code >= 0 and code != LOADER:
         return code
-    if -code not in CRASHES:  # whoever ended it means this process too
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+    if code < 0 and -code not in CRASHES:  # whoever ended it means this process too
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
+    end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     print(
-        f"halign-bench: not enough memory (a library ended the program with {signal.Signals(-code).name} under a "
-        f"limit of {limit / 2**30:.1f} GiB, ulimit -v); what is done is kept, and the same command goes on once there "
+        f"halign-bench: not enough memory (a library ended the program with {end} under a limit of "
+        f"{limit / 2**30:.1f} GiB, ulimit -v); what is done is kept, and the same command goes on once there "
         "is more",
         file=sys.stderr,
     )
