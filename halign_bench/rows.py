@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,7 +78,7 @@ def _score(done: Sequence[Record], key: str, scores: Scores | None) -> Score:
     value: float | None = None
     ci = known[0].ci if len(known) == 1 else None
     if known:
-        value = sum(score.value for score in known if score.value is not None) / len(known)
+        value = mean([score.value for score in known if score.value is not None])
     if len(known) > 1 and scores is not None and parse_key(key).name != SPEED:
         sample = scores.sample([(record, None) for record in done if key in record.metrics], key)
         if sample.reason is None and len(sample.points) == len(known):
@@ -90,19 +91,24 @@ def _score(done: Sequence[Record], key: str, scores: Scores | None) -> Score:
     )  # fmt: skip
 
 
+def mean(values: Sequence[float]) -> float:
+    """Rounded once, so that seeds in another order, or another Python's sum, make no difference where methods tie."""
+    return math.fsum(values) / len(values)
+
+
 def _cost(done: Sequence[Record]) -> dict[str, float | None]:
-    def mean(read: Callable[[Record], float | None]) -> float | None:
+    def mean_of(read: Callable[[Record], float | None]) -> float | None:
         values = [value for record in done if (value := read(record)) is not None]
-        return sum(values) / len(values) if values else None
+        return mean(values) if values else None
 
     return {
-        "train_seconds": mean(lambda r: r.timings.train),
-        "sample_seconds": mean(lambda r: r.timings.sample),
-        "score_seconds": mean(lambda r: r.timings.score),
-        "trained_parameters": mean(lambda r: r.training.trained_parameters if r.training else None),
-        "samples_seen": mean(lambda r: r.training.samples_seen if r.training else None),
-        "samples_sampled": mean(lambda r: r.training.samples_sampled if r.training else None),
-        "peak_memory_bytes": mean(lambda r: r.training.peak_memory_bytes if r.training else None),
+        "train_seconds": mean_of(lambda r: r.timings.train),
+        "sample_seconds": mean_of(lambda r: r.timings.sample),
+        "score_seconds": mean_of(lambda r: r.timings.score),
+        "trained_parameters": mean_of(lambda r: r.training.trained_parameters if r.training else None),
+        "samples_seen": mean_of(lambda r: r.training.samples_seen if r.training else None),
+        "samples_sampled": mean_of(lambda r: r.training.samples_sampled if r.training else None),
+        "peak_memory_bytes": mean_of(lambda r: r.training.peak_memory_bytes if r.training else None),
     }
 
 
