@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, TypeVar, get_args
 
 from halign_bench.errors import PluginError
+from halign_bench.machine import out_of_memory
 
 Kind = Literal["method", "metric", "backbone", "track"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -177,6 +178,8 @@ def _load(entry: Entry) -> type:
     except PluginError:
         raise
     except (Exception, SystemExit) as problem:  # whatever a plug-in does on import must not take the harness down
+        if out_of_memory(problem):  # which is not its fault: a run must not go on without it
+            raise
         raise PluginError(f"The {label} does not import: {type(problem).__name__}: {problem}") from problem
     cls = loaded if isinstance(loaded, type) else _registered.get(key)
     if cls is None:

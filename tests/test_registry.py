@@ -184,3 +184,15 @@ def test_listing_names_imports_no_plugin():
         "loaded = [name for name in sys.modules if name.startswith(plugins)]; assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), ImportError("x.so: failed to map segment from shared object")])
+def test_a_plugin_that_finds_no_memory_is_not_taken_for_a_broken_one(problem):
+    """A run would go on without the metric, and tie its folder to a protocol that lacks it."""
+
+    class Point:
+        def load(self):
+            raise problem
+
+    with pytest.raises(type(problem)):
+        registry._load(registry.Entry("metric", "x", "somebody", "package.x", Point()))
