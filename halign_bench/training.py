@@ -117,8 +117,8 @@ def train(
                         they go on from the start of one, after an interrupt too
     warn                told each sign of trouble, in a sentence, when it is first seen
 
-    The processes of a launch each put their share of every batch through, and all of them have the same adapters; the
-    first one writes.
+    The processes of a launch that have met (`halign_bench.processes.join`, before anything is loaded) each put their
+    share of every batch through, and all of them have the same adapters; the first one writes.
 
     Raises RequestError where the data gives nothing to learn from, SelfCheckFailed where the training is
     not what the method means (`halign_bench.selfcheck`), KeyboardInterrupt and Interrupted as they come,

@@ -433,10 +433,12 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from halign_bench.processes import join
 from test_training import SPEC, TinyBackbone, get, preferences, train
-folder = Path(sys.argv[1])
+processes, folder = join("cpu"), Path(sys.argv[1])
 method = get("method", sys.argv[2])()
 train(method, TinyBackbone(), preferences(folder / "cache"), SPEC, 3, folder / "shared")
+processes.leave()
 """
 
 
