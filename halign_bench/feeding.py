@@ -81,9 +81,9 @@ class Feed:
         rows: Any = self.rows
         if self.paired:
             winner = self._clips(chosen, [rows.winner[i] for i in chosen], noise, t)
-            loser = self._clips(chosen, [rows.loser[i] for i in chosen], noise, t)
+            x0, ids = self._latents(chosen, [rows.loser[i] for i in chosen])
             margin = torch.tensor([rows.margin[i] for i in chosen], dtype=torch.float32, device=self.device)
-            return PairBatch(winner, loser, margin)
+            return PairBatch(winner, replace(winner, x0=x0, ids=ids), margin)
         if rows.candidate is None:
             return self._clips(chosen, None, noise, t)
         clips = self._clips(chosen, [rows.candidate[i] for i in chosen], noise, t)
@@ -94,14 +94,17 @@ class Feed:
         self, chosen: list[int], candidates: list[int] | None, noise: torch.Tensor, t: torch.Tensor
     ) -> ClipBatch:
         data, prompts = self.data, [self.rows.prompt[i] for i in chosen]
-        x0 = data.real[prompts] if candidates is None else data.latents[prompts, candidates]
+        x0, ids = self._latents(chosen, candidates)
+        condition = {name: value[prompts].to(self.device) for name, value in data.condition.items()}
         mask = None if data.hand_mask is None else data.hand_mask[prompts].to(self.device)
+        return ClipBatch(x0, noise.to(self.device), t.to(self.device), condition, mask, ids)
+
+    def _latents(self, chosen: list[int], candidates: list[int] | None) -> tuple[torch.Tensor, list[str]]:
+        """Of candidates, or real ones where there are none, and their names."""
+        data, prompts = self.data, [self.rows.prompt[i] for i in chosen]
+        x0 = data.real[prompts] if candidates is None else data.latents[prompts, candidates]
         names = ["real"] * len(prompts) if candidates is None else [f"candidate{k}" for k in candidates]
-        return ClipBatch(
-            x0.to(self.device), noise.to(self.device), t.to(self.device),
-            {name: value[prompts].to(self.device) for name, value in data.condition.items()},
-            mask, [f"{data.ids[p]}#{name}" for p, name in zip(prompts, names, strict=True)],
-        )
+        return x0.to(self.device), [f"{data.ids[p]}#{name}" for p, name in zip(prompts, names, strict=True)]
 
 
 __all__ = ["Feed", "visited"]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from halign_bench.backbone import Backbone
     from halign_bench.method import AlignmentMethod, Stage
 
-CELLS = {"cpu": 1024}  # that a part has at least, of latents: 1.5 pairs of the embedded track's clips
+CELLS = {"cpu": 2048}  # that a part has at least, of latents: 3.2 pairs of the embedded track's clips
 ELSEWHERE = 2**15  # a GPU is busy with a clip of a video model, and not with many of the embedded track's
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.activations import GELU
-from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, WanTransformerBlock
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -47,14 +47,16 @@ def test_of_other_precision_it_is_torchs_to_the_bit(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("tokens, turned", [(None, True), (None, False), (5, False)])
-def test_attention_is_that_of_diffusers(dtype, tokens, turned):
+@pytest.mark.parametrize("length, tokens, turned", [
+    (7, None, True), (7, None, False), (7, 5, False), (40, None, True), (40, None, False), (40, 5, False), (7, 40, False)
+])  # fmt: skip
+def test_attention_is_that_of_diffusers(dtype, length, tokens, turned):
     torch.manual_seed(0)
     layer = WanAttention(dim=24, heads=2, dim_head=12, cross_attention_dim_head=None if tokens is None else 12)
     layer = layer.to(dtype).requires_grad_(False)
-    x = torch.randn(2, 7, 24, dtype=dtype).requires_grad_(True)
+    x = torch.randn(2, length, 24, dtype=dtype).requires_grad_(True)
     told = None if tokens is None else torch.randn(2, tokens, 24, dtype=dtype)
-    angles = torch.rand(1, 7, 1, 6).repeat_interleave(2, dim=-1)
+    angles = torch.rand(1, length, 1, 6).repeat_interleave(2, dim=-1)
     made = []
     for processor in (WanAttnProcessor(), Attention()):
         layer.set_processor(processor)
@@ -64,6 +66,38 @@ def test_attention_is_that_of_diffusers(dtype, tokens, turned):
         made.append((output.detach(), x.grad))
     torch.testing.assert_close(made[0][0], made[1][0])
     torch.testing.assert_close(made[0][1], made[1][1])
+
+
+def test_weights_of_norms_that_train_get_their_gradients():
+    torch.manual_seed(0)
+    layer = WanAttention(dim=24, heads=2, dim_head=12)
+    angles, x = torch.rand(1, 40, 1, 6).repeat_interleave(2, dim=-1), torch.randn(2, 40, 24)
+    made = []
+    for processor in (WanAttnProcessor(), Attention()):
+        layer.set_processor(processor)
+        layer.zero_grad()
+        layer(x, None, None, (angles.cos(), angles.sin())).square().sum().backward()
+        made.append([parameter.grad for parameter in layer.parameters()])
+    torch.testing.assert_close(*made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("each_token_its_own", [False, True])
+def test_a_block_is_that_of_diffusers(dtype, each_token_its_own):
+    torch.manual_seed(0)
+    theirs = WanTransformerBlock(24, 48, 2, cross_attn_norm=True).to(dtype).eval().requires_grad_(False)
+    ours = in_fewer_passes(torch.nn.ModuleList([copy.deepcopy(theirs)]))[0]
+    assert type(ours) is not type(theirs)
+    x = torch.randn(2, 40, 24, dtype=dtype).requires_grad_(True)
+    told, temb = torch.randn(2, 5, 24, dtype=dtype), torch.randn(2, *([40] if each_token_its_own else []), 6, 24)
+    angles = torch.rand(1, 40, 1, 6).repeat_interleave(2, dim=-1)
+    made = []
+    for block in (theirs, ours):
+        x.grad = None
+        output = block(x, told, temb, (angles.cos(), angles.sin()))
+        output.float().square().sum().backward()
+        made.append((output.detach(), x.grad))
+    torch.testing.assert_close(made[0], made[1])
 
 
 def test_the_embedded_transformer_is_that_of_its_files():

@@ -215,9 +215,9 @@ def test_published_models_train_to_the_same_weights_with_checkpointing(published
 
 
 def test_a_batch_comes_in_as_many_equal_parts_as_keep_the_device_busy():
-    assert parts(8, 640, "cpu") == 4  # two pairs of puppet clips each
+    assert parts(8, 640, "cpu") == 2  # four pairs of puppet clips each
     assert parts(8, 5000, "cpu") == 8
-    assert parts(7, 640, "cpu") == 1  # in no equal parts of two or more
+    assert parts(7, 640, "cpu") == 1  # in no equal parts of four or more
     assert parts(8, 640, "cuda") == 1 and parts(2, 2 * 131_040, "cuda:1") == 2
     assert parts(1, 10, "cpu") == 1
 
