@@ -48,7 +48,8 @@ def test_of_other_precision_it_is_torchs_to_the_bit(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length, tokens, turned", [
-    (7, None, True), (7, None, False), (7, 5, False), (40, None, True), (40, None, False), (40, 5, False), (7, 40, False)
+    (7, None, True), (7, None, False), (7, 5, False), (7, 40, False),
+    (40, None, True), (40, None, False), (40, 5, False),
 ])  # fmt: skip
 def test_attention_is_that_of_diffusers(dtype, length, tokens, turned):
     torch.manual_seed(0)

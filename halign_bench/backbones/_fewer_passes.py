@@ -59,7 +59,8 @@ class NormedAndTurned(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, turn: Tensor | None) -> Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         made = (x * inverse).mul_(weight)
         if turn is not None:
             _pairs(made, turn).mul_(turn)
@@ -142,9 +143,17 @@ class WanTransformerBlock(transformer_wan.WanTransformerBlock):
             return made
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.scale_shift_table + temb).chunk(6, dim=1)
         x = hidden_states
-        x = torch.addcmul(x, self.attn1(torch.addcmul(shift, self.norm1(x), 1 + scale), None, None, rotary_emb), gate)
+        x = torch.addcmul(x, self.attn1(modulated(self.norm1, x, scale, shift), None, None, rotary_emb), gate)
         x = x + self.attn2(self.norm2(x), encoder_hidden_states, None, None)
-        return torch.addcmul(x, self.ffn(torch.addcmul(ffn_shift, self.norm3(x), 1 + ffn_scale)), ffn_gate)
+        return torch.addcmul(x, self.ffn(modulated(self.norm3, x, ffn_scale, ffn_shift)), ffn_gate)
+
+
+def modulated(norm: torch.nn.LayerNorm, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`[B, N, W]` of x `[B, N, W]` by a norm without weights, times 1 + scale `[B, 1, W]`, plus shift `[B, 1, W]`."""
+    width = x.shape[-1:]
+    # With weights of one torch's norm takes two thirds of the time that it takes without any.
+    made = F.layer_norm(x, width, x.new_ones(width), x.new_zeros(width), norm.eps)
+    return torch.addcmul(shift, made, 1 + scale)
 
 
 def in_fewer_passes(denoiser: torch.nn.Module) -> torch.nn.Module:
