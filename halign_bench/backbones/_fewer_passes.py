@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LINEAR = torch.tensor(2 * math.sqrt(2 / math.pi))  # u = LINEAR·x + CUBIC·x³ is twice what the tanh is taken of
-FEW = 32  # keys of all heads that a head may pass over and still be faster than one by one
 CUBIC = 0.044715 * float(LINEAR)
+FEW = 32  # keys of all heads together, up to which all heads in one product are faster than one by one
 
 
 class Gelu(torch.autograd.Function):
