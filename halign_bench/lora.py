@@ -97,6 +97,8 @@ class LoRALinear(Linear):
         scaled = [weight if scale == 1 else weight * scale for weight, scale in scales]
         a = torch.cat([self.lora_A[name].weight for name in names]) if len(names) > 1 else self.lora_A[names[0]].weight
         b = torch.cat(scaled, dim=1) if len(names) > 1 else scaled[0]
+        if not torch.is_grad_enabled():  # parameters would else ask for what only their gradients need
+            a, b = a.detach(), b.detach()
         x = x.to(dtype)
         onednn = isinstance(base, OneDnnLinear) and base.fits(x)
         # So many rows that a matrix like the weight is small beside them.
