@@ -235,9 +235,14 @@ def times(scene: Scene, turns: int = TURNS, compiled: bool = False) -> dict[str,
     return {**scene.about(progress.given[0]), **found}  # type: ignore[attr-defined]
 
 
+def compiles(scene: Scene) -> bool:
+    """Whether its time is not all in weights, so that compiling saves some."""
+    return scene.name == "puppet-dit"
+
+
 def times_compiled(scene: Scene) -> dict[str, Any]:
-    """Of the scene whose time is not all in weights; nothing of another one."""
-    if scene.name != "puppet-dit":
+    """Nothing of a scene that is not worth it."""
+    if not compiles(scene):
         return {}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", folder)
@@ -272,7 +277,7 @@ def memory_here(scene: Scene, contestant: str) -> int:
         compiled = contestant == "train compiled"
 
         def progress(samples: int, budget: int) -> None:
-            if samples == compiled * scene.clips:  # the first step compiles
+            if samples == (scene.clips if compiled else 0):  # the first step compiles
                 Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
 
         object.__setattr__(scene, "data", lambda backbone: data)
@@ -290,7 +295,7 @@ def memory_here(scene: Scene, contestant: str) -> int:
 def memory(scene: Scene) -> dict[str, Any]:
     found = {}
     for contestant in ("train", "train compiled", "bare", "common"):
-        if contestant == "train compiled" and scene.name != "puppet-dit":
+        if contestant == "train compiled" and not compiles(scene):
             continue
         command = [sys.executable, __file__, "--memory", scene.name, contestant]
         found[contestant] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -20,6 +20,11 @@ CUBIC = 0.044715 * float(LINEAR)
 FEW = 32  # keys of all heads together, up to which all heads in one product are faster than one by one
 
 
+def fits(x: Tensor) -> bool:
+    """Whether x is what these layers are for; with anything else they do as diffusers' do."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
 class Gelu(torch.autograd.Function):
     """`gelu(x, approximate="tanh")` as x·σ(u), since ½·(1 + tanh(u/2)) = σ(u); x of any shape."""
 
@@ -43,7 +48,7 @@ class SigmoidGELU(GELU):
     """diffusers' layer: a linear one and the activation after it."""
 
     def gelu(self, gate: Tensor) -> Tensor:
-        if gate.device.type != "cpu" or gate.dtype != torch.float32:
+        if not fits(gate):
             made: Tensor = super().gelu(gate)
         elif torch.compiler.is_compiling():
             made = gate * torch.sigmoid(gate * (LINEAR + CUBIC * gate * gate))  # one pass, and its gradient another
@@ -86,8 +91,7 @@ def normed(norm: torch.nn.RMSNorm, x: Tensor, angles: tuple[Tensor, Tensor] | No
     """`[B, N, W]` of x `[B, N, W]` by `norm`, and turned by angles whose cosines and sines `[1, N, 1, D]` are given,
     each twice."""
     turn = None if angles is None else (angles[0][..., 0::2], angles[1][..., 1::2])
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or norm.weight.requires_grad
-    if not (plain or torch.compiler.is_compiling()):
+    if fits(x) and not (norm.weight.requires_grad or torch.compiler.is_compiling()):
         made: Tensor = NormedAndTurned.apply(x, norm.weight, norm.eps, None if turn is None else torch.complex(*turn))
         return made
     made = norm(x)
@@ -120,8 +124,7 @@ class Attention:
         told = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = normed(attn.norm_q, attn.to_q(hidden_states), rotary_emb)
         key, value = normed(attn.norm_k, attn.to_k(told), rotary_emb), attn.to_v(told)
-        plain = attention_mask is not None or query.device.type != "cpu" or query.dtype != torch.float32
-        if not plain and key.shape[1] * attn.heads <= FEW:
+        if fits(query) and attention_mask is None and key.shape[1] * attn.heads <= FEW:
             attended = attended_few(query, key, value, attn.heads)
         else:
             query, key, value = (each.unflatten(2, (attn.heads, -1)).transpose(1, 2) for each in (query, key, value))
@@ -137,8 +140,7 @@ class WanTransformerBlock(transformer_wan.WanTransformerBlock):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: tuple[Tensor, Tensor]
     ) -> Tensor:
-        plain = hidden_states.dtype != torch.float32 or torch.is_autocast_enabled(hidden_states.device.type)
-        if plain or temb.ndim == 4:
+        if not fits(hidden_states) or temb.ndim == 4:
             made: Tensor = super().forward(hidden_states, encoder_hidden_states, temb, rotary_emb)
             return made
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.scale_shift_table + temb).chunk(6, dim=1)
@@ -163,7 +165,7 @@ def in_fewer_passes(denoiser: torch.nn.Module) -> torch.nn.Module:
             assert module.add_k_proj is None, "attends to an image"
             module.set_processor(Attention())
         elif type(module) is transformer_wan.WanTransformerBlock:
-            module.__class__ = WanTransformerBlock  # of that name: diffusers and torch find blocks by it
+            module.__class__ = WanTransformerBlock  # of that name, by which diffusers finds blocks
         elif type(module) is GELU and module.approximate == "tanh":
             module.__class__ = SigmoidGELU
     return denoiser
