@@ -44,7 +44,9 @@ from records import make_record, score
 from report_records import with_made_up_samples
 
 from halign_bench.cli import main as cli
-from halign_bench.results import Bootstrap, ClipScore, Timings, Training, write_record
+from halign_bench.companions import ClipScore
+from halign_bench.record import Bootstrap, Timings, Training
+from halign_bench.results import write_record
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
 
 SCORES = {"sync_c": True, "sync_d": False, "hkc": True, "csim": True, "ssim": True, "psnr": True}

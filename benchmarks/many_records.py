@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from halign_bench.results import (
+from halign_bench.companions import ClipScore
+from halign_bench.record import (
     Base,
     Bootstrap,
     CellIdentity,
-    ClipScore,
     ConfigUsed,
     Environment,
     MetricValue,
@@ -36,8 +36,8 @@ from halign_bench.results import (
     Timings,
     Training,
     config_hash,
-    write_record,
 )
+from halign_bench.results import write_record
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
 
 LEADERBOARDS = Path(__file__).resolve().parent.parent / "leaderboards"

@@ -235,7 +235,8 @@ def digest(path: Path) -> str:
 
 def checked_run(out: Path) -> None:
     """Every record there reads, and so does what lies beside it; tables are whole."""
-    from halign_bench.results import read_clips, read_record, read_replicates
+    from halign_bench.companions import read_clips, read_replicates
+    from halign_bench.results import read_record
 
     for file in (out / "records").glob("*.json"):
         record = read_record(file)
@@ -249,7 +250,8 @@ def checked_run(out: Path) -> None:
 
 
 def result_of_run(out: Path) -> dict[str, Any]:
-    from halign_bench.results import read_clips, read_record, read_replicates
+    from halign_bench.companions import read_clips, read_replicates
+    from halign_bench.results import read_record
 
     found: dict[str, Any] = {}
     for file in (out / "records").glob("*.json"):

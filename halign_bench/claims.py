@@ -17,7 +17,7 @@ from typing import Any, Literal
 from halign_bench.comparing import Cells
 from halign_bench.errors import HalignError
 from halign_bench.pairing import Sample
-from halign_bench.results import SPEED, ClaimData, metric_key, parse_key
+from halign_bench.record import SPEED, ClaimData, metric_key, parse_key
 from halign_bench.stats import Difference, spread
 
 Verdict = Literal["supported", "refuted", "not enough data"]

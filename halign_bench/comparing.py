@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from halign_bench.companions import COMPANIONS
 from halign_bench.pairing import Pair, Sample, Scores, nothing
-from halign_bench.results import COMPANIONS, SPEED, Record, parse_key
+from halign_bench.record import SPEED, Record, parse_key
 from halign_bench.stats import holm, significance_ranks
 
 REFERENCES = ("base", "sft")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halign_bench.companions import ClipScore
 from halign_bench.errors import first_line
-from halign_bench.results import ClipScore, MetricValue
+from halign_bench.record import MetricValue
 from halign_bench.stats import percentile_interval, resampled_means
 from halign_bench.track import LARGEST, Unscorable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from halign_bench.processes import here
-from halign_bench.results import Environment
+from halign_bench.record import Environment
 
 PACKAGES = (
     "halign-bench", "torch", "diffusers", "peft", "accelerate", "torchmetrics", "numpy", "scipy", "pandas", "av",

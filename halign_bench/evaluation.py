@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halign_bench.companions import ClipScore
 from halign_bench.concluding import conclude, not_measured
 from halign_bench.errors import Diverged, PluginError, RequestError
 from halign_bench.metric import Metric, Scored
 from halign_bench.processes import here
-from halign_bench.results import SPEED, Bootstrap, ClipScore, MetricValue, Sign, metric_key, parse_key
+from halign_bench.record import SPEED, Bootstrap, MetricValue, Sign, metric_key, parse_key
 from halign_bench.samples import SampleStore
 from halign_bench.signs import in_samples, over_exposed
 from halign_bench.track import FPS, Clip, Track

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # results and its models are imported where they are needed: 
     from halign_bench.plan import Cell
     from halign_bench.progress import Progress
     from halign_bench.protocol import Protocol
-    from halign_bench.results import Record
+    from halign_bench.record import Record
 
 SCHEMA = "halign-bench/run/1"
 TABLES = ("leaderboard.json", "leaderboard.md", "leaderboard.csv")
@@ -152,7 +152,8 @@ class RunFolder:
 
     def record(self, cell: Cell, cell_hash: str) -> Record | None:
         """The record of this cell, done or failed; None when absent, damaged, or of other numbers."""
-        from halign_bench.results import companions_intact, read_record
+        from halign_bench.companions import companions_intact
+        from halign_bench.results import read_record
 
         path = self.record_path(cell)
         if not path.exists():

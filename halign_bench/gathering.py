@@ -9,7 +9,7 @@ from typing import Any
 from halign_bench.comparing import REFERENCES, Cells
 from halign_bench.errors import RequestError
 from halign_bench.pairing import Scores
-from halign_bench.results import Record, parse_key
+from halign_bench.record import Record, parse_key
 
 
 def gather(records: Sequence[Record], notes: list[str] | None = None) -> Cells:

@@ -21,7 +21,7 @@ from halign_bench.claims import judged
 from halign_bench.comparing import Cells, comparisons, ranks
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.gathering import gather
-from halign_bench.results import Record, parse_key
+from halign_bench.record import Record, parse_key
 from halign_bench.rows import ORDER, Row, ordered, row_of, with_deltas, with_front, with_ranks
 from halign_bench.track import Refusal, Unfit
 

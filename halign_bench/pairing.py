@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from halign_bench.companions import COMPANIONS, read_clips, read_replicates
 from halign_bench.errors import RequestError
-from halign_bench.results import COMPANIONS, SPEED, Record, parse_key, read_clips, read_replicates
+from halign_bench.record import SPEED, Record, parse_key
 from halign_bench.stats import Difference, bootstrap_indices, paired_difference, resample_counts, weighted_means
 
 REPLICATES, SEED = 1000, 0  # for records that do not say

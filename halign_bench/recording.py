@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from halign_bench.evaluation import Evaluation
     from halign_bench.plan import Cell
-    from halign_bench.results import Record, Status
+    from halign_bench.record import Record, Status
     from halign_bench.runner import Run
     from halign_bench.training import TrainingResult
 
@@ -22,7 +22,7 @@ def make_record(
 ) -> Record:  # fmt: skip
     """`trained` are the results of the cell's parts in order, as far as it came; `scores` only where it is done."""
     from halign_bench.environment import capture_environment
-    from halign_bench.results import Base, CellIdentity, ClaimData, ConfigUsed, Record, Timings, Training
+    from halign_bench.record import Base, CellIdentity, ClaimData, ConfigUsed, Record, Timings, Training
 
     peaks = [result.peak_memory_bytes for result in trained if result.peak_memory_bytes]
     provenance: dict[str, Any] = {"precision": run.backbone.precision}
@@ -69,7 +69,8 @@ def make_record(
 
 def add_heldout(scores: Evaluation, trained: TrainingResult) -> None:
     """Implicit accuracy on held-out pairs as a score of its own, pair by pair, so that methods are compared on it."""
-    from halign_bench.results import ClipScore, MetricValue, metric_key
+    from halign_bench.companions import ClipScore
+    from halign_bench.record import MetricValue, metric_key
 
     for report in trained.heldout:
         key = metric_key("implicit_accuracy", report.criterion)

@@ -9,7 +9,7 @@ from typing import Any
 
 from halign_bench.comparing import Cells
 from halign_bench.pairing import Scores
-from halign_bench.results import SPEED, Record, parse_key
+from halign_bench.record import SPEED, Record, parse_key
 from halign_bench.stats import pareto_front, score_interval
 
 ORDER = (

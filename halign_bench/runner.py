@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from halign_bench.evaluation import Evaluation
     from halign_bench.preferences import PreferenceSet
     from halign_bench.prefs.reading import PreferenceFile
-    from halign_bench.results import Status
+    from halign_bench.record import Status
     from halign_bench.training import TrainingResult
 
 TRACEBACK = "traceback.txt"  # in the cell's folder, for whoever wrote the method

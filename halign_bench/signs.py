@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.results import ClipScore, Sign, parse_key
+from halign_bench.companions import ClipScore
+from halign_bench.record import Sign, parse_key
 
 if TYPE_CHECKING:
     import numpy as np

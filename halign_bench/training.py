@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from halign_bench.batch import ClipBatch, PairBatch
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.errors import Diverged, HalignError, Interrupted, RequestError, SelfCheckFailed
+from halign_bench.gradients import forget_peak, gradients
 from halign_bench.implicit import HeldOut, implicit_accuracy
 from halign_bench.parts import in_parts
 from halign_bench.processes import here
-from halign_bench.results import Sign
+from halign_bench.record import Sign
 from halign_bench.sampling import Progress, derived_seed
 from halign_bench.selfcheck import SelfCheck
 from halign_bench.signs import TrainingSigns
-from halign_bench.watch import Watch
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from halign_bench.method import AlignmentMethod, Stage
     from halign_bench.online import OnlineFeed
     from halign_bench.preferences import PreferenceSet
-    from halign_bench.processes import Processes
 
 BLOW_UP = 10.0  # times the target's RMS: no useful prediction is that large
 
@@ -198,6 +197,7 @@ class _Training:
         try:
             with self.processes.settled():
                 self._report()
+                forget_peak(self.backbone.device)
                 for index in range(self.state.stage, len(self.stages)):
                     self._train_stage(index, saved)
                     saved = None
@@ -395,41 +395,15 @@ class _Training:
         """One optimiser step. Everything random in it depends on (seed, stage, step)."""
         import torch
 
-        whole, watch = feed.batch(self.state.step), Watch()
-        news = feed.news(self.state.step)
-        policy, reference = self._denoisers(watch, below)
-        share = len(whole) // (self.processes.world * self.spec.accumulate)
-        sums: dict[str, float] = {"loss": 0.0}
-        for parameter in parameters:
-            parameter.grad = None
-        for part in range(self.spec.accumulate):
-            start = (self.processes.rank * self.spec.accumulate + part) * share
-            batch = whole[start : start + share]
-            watch.target.append(self._target_power(batch))
-            output = self.method.loss(stage, policy, reference, batch, self.backbone)
-            if output.per_sample.shape != (share,):
-                raise HalignError(
-                    f"method {self.method.name}: its loss has shape {list(output.per_sample.shape)} for a batch of "
-                    f"{share}; one number a sample is expected"
-                )
-            if self.state.step == 0 and part == 0:
-                check.loss_depends_on_the_adapter(output)
-                check.loss_has_its_closed_form(output)
-                check.pairs_share_noise_and_t(batch, watch.shown)
-            self.state.peak = max(self.state.peak, self._memory())
-            (output.per_sample.float().sum() / (share * self.spec.accumulate)).backward()
-            for name, values in {"loss": output.per_sample, **output.logs}.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().float().mean()) / self.spec.accumulate
-        if self.processes.world > 1:
-            self.processes.settle()  # before anybody waits in a collective for one that has failed
-            average_gradients(parameters, self.processes)
-            watch = watch.joined(self.processes)
+        batch, news = feed.batch(self.state.step), feed.news(self.state.step)
+        seen = gradients(
+            self.method, stage, self.backbone, batch, parameters, below, self.spec.accumulate, self.processes,
+            check if self.state.step == 0 else None,
+        )  # fmt: skip
+        self.state.peak = max(self.state.peak, seen.memory)
         unreached = check.gradients_reach_the_adapter_alone(self.state.step)
-        means = self.processes.mean(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
-        relative = watch.relative_rms()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.clip))
-        means_by_name = dict(zip(sums, means, strict=True))
-        self._check(stage, means_by_name["loss"], norm, relative)
+        self._check(stage, seen.means["loss"], norm, seen.watch.relative_rms())
         rate = (stage.lr or self.spec.lr) * min(1.0, (self.state.step + 1) / max(1, self.spec.warmup))
         self.whole = False
         for group in self.optimizer.param_groups:
@@ -442,34 +416,10 @@ class _Training:
         self.state.passes += news.get("sampling_passes", 0)
         self.whole = True
         return {
-            "stage": stage.adapter, "step": self.state.step, "samples": self.state.samples, **means_by_name,
-            "grad_norm": norm, "lr": rate, "norm_ratio": watch.norm_ratio(), **news,
+            "stage": stage.adapter, "step": self.state.step, "samples": self.state.samples, **seen.means,
+            "grad_norm": norm, "lr": rate, "norm_ratio": seen.watch.norm_ratio(), **news,
             **({"unreached": unreached} if unreached else {}),
         }
-
-    def _denoisers(self, watch: Watch, below: list[str]) -> tuple[Any, Any]:
-        import torch
-
-        def power(prediction: torch.Tensor) -> torch.Tensor:
-            return prediction.detach().float().pow(2).flatten(1).mean(dim=1)
-
-        def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
-            prediction = self.backbone.denoise(x_t, t, condition)
-            watch.shown.append((x_t.detach(), t.detach()))
-            watch.policy.append((t.detach(), power(prediction)))
-            return prediction
-
-        def reference(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
-            with torch.no_grad(), self.backbone.adapters(below):
-                prediction = self.backbone.denoise(x_t, t, condition)
-            watch.reference.append((t.detach(), power(prediction)))
-            return prediction
-
-        return policy, reference
-
-    def _target_power(self, batch: ClipBatch | PairBatch) -> torch.Tensor:
-        clips = batch.winner if isinstance(batch, PairBatch) else batch
-        return clips.noised(self.backbone)[1].float().pow(2).flatten(1).mean(dim=1)
 
     def _check(self, stage: Stage, loss: float, norm: float, relative: float) -> None:
         where = f"stage {stage.adapter}, step {self.state.step + 1}"
@@ -479,15 +429,6 @@ class _Training:
             raise Diverged(f"{where}: the gradient norm is {norm}")
         if not relative <= BLOW_UP:
             raise Diverged(f"{where}: predictions are {relative:.1f} times their target's size (limit {BLOW_UP:g})")
-
-    def _memory(self) -> int:
-        import torch
-
-        if self.backbone.device.startswith("cuda"):
-            return int(torch.cuda.max_memory_allocated(self.backbone.device))
-        import psutil
-
-        return int(psutil.Process().memory_info().rss)
 
     def _save_checkpoint(self) -> None:
         """Where there is something that may be gone on from."""
@@ -522,22 +463,6 @@ class _Training:
             remove_adapters(self.backbone.denoiser, self._own())
             return None
         return result.model_copy(update={"adapters_dir": self.adapters_dir})
-
-
-def average_gradients(parameters: Sequence[torch.nn.Parameter], processes: Processes) -> None:
-    """Over all processes, in one message: adapters are few and small, so that no wrapper around the model is needed.
-
-    Of a parameter that no process's loss reaches there is no gradient afterwards either.
-    """
-    import torch
-
-    reached = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
-    each = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = processes.mean(torch.cat([*(gradient.flatten() for gradient in each), reached.to(each[0])]))
-    sizes = [parameter.numel() for parameter in parameters]
-    *means, shares = flat.split([*sizes, len(parameters)])
-    for parameter, mean, share in zip(parameters, means, shares.tolist(), strict=True):
-        parameter.grad = mean.view_as(parameter) if share > 0 else None
 
 
 def _finite(value: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from halign_bench.results import (
+from halign_bench.companions import ClipScore
+from halign_bench.record import (
     Base,
     Bootstrap,
     CellIdentity,
     ClaimData,
-    ClipScore,
     ConfigUsed,
     Environment,
     MetricValue,
@@ -21,8 +21,8 @@ from halign_bench.results import (
     Timings,
     Training,
     config_hash,
-    write_record,
 )
+from halign_bench.results import write_record
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
 
 

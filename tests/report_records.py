@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from records import IDS, cell, make_record
 from tiny import LAYOUT
 
+from halign_bench.record import ClaimData, ConfigUsed, Record, Sign
 from halign_bench.report import films
 from halign_bench.report.resample import NoSamples
-from halign_bench.results import ClaimData, ConfigUsed, Record, Sign
 from halign_bench.track import SAMPLE_RATE, Clip
 
 EVIL = "<script>alert(1)</script>"

@@ -15,7 +15,8 @@ import pytest
 from runs import Runs
 
 from halign_bench.cli import main
-from halign_bench.results import Record, read_record
+from halign_bench.record import Record
+from halign_bench.results import read_record
 
 COMMAND = ("--track", "tiny-bad", "--backbone", "tiny-bad-dit", "--profile", "tiny")
 SETS = ("fid@tiny", "kid@tiny", "fvd@tiny")

@@ -13,10 +13,12 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from halign_bench.claims import words
+from halign_bench.companions import read_clips
 from halign_bench.environment import Environment
 from halign_bench.leaderboard import build
 from halign_bench.method import Claim
-from halign_bench.results import ClaimData, Timings, read_clips, read_record
+from halign_bench.record import ClaimData, Timings
+from halign_bench.results import read_record
 from halign_bench.tables.judgements import claim_rows
 
 TOLD = 0.5  # a gain that 48 clips tell from none, as methods differ by 0.3 a clip

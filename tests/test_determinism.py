@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from runs import TESTS
 
-from halign_bench.results import parse_key, read_clips, read_record
+from halign_bench.companions import read_clips
+from halign_bench.record import parse_key
+from halign_bench.results import read_record
 
 OF_TIME = ("timings", "started", "finished")
 TINY = ("--track", "tiny-scored", "--backbone", "tiny-dit", "--profile", "tiny")

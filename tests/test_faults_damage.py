@@ -20,8 +20,9 @@ from tiny import TinyBackbone
 from halign_bench.adapters import adapter_parameters, attach_lora, load_adapters, remove_adapters, save_adapters
 from halign_bench.checkpoints import Checkpoints, State
 from halign_bench.chunks import read_chunk, write_chunk
+from halign_bench.companions import read_clips, read_replicates
 from halign_bench.errors import RequestError
-from halign_bench.results import read_clips, read_record, read_replicates
+from halign_bench.results import read_record
 from halign_bench.samples import SampleStore
 from halign_bench.scoring.cache import MISSING, Cache
 from halign_bench.sealing import intact, seal

@@ -19,11 +19,13 @@ from pypdf import PdfReader
 from records import IDS, cell, edit, make_record
 
 from halign_bench.cli import main
+from halign_bench.companions import read_clips
 from halign_bench.errors import RequestError
 from halign_bench.figures import commands, make, quality, samples, source, style, training
 from halign_bench.figures.labels import label
 from halign_bench.leaderboard import build
-from halign_bench.results import ConfigUsed, read_clips, read_records
+from halign_bench.record import ConfigUsed
+from halign_bench.results import read_records
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # a letter without a glyph, axes without room
 TIMESTEPS = Path(__file__).resolve().parent.parent / "leaderboards" / "puppet" / "timesteps"

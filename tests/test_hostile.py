@@ -24,7 +24,8 @@ import halign_bench
 from halign_bench.cli import main
 from halign_bench.errors import HalignError, RequestError
 from halign_bench.printing import printable
-from halign_bench.results import ClaimData, Sign, read_record
+from halign_bench.record import ClaimData, Sign
+from halign_bench.results import read_record
 
 NAMES = (
     "<script>alert(1)</script>", '"onmouseover="alert(1)', "javascript:alert(1)",

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from halign_bench.errors import RequestError
 from halign_bench.leaderboard import build
-from halign_bench.results import ClaimData, read_records
+from halign_bench.record import ClaimData
+from halign_bench.results import read_records
 from halign_bench.tables.content import blocks
 from halign_bench.tables.markdown import pipes
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from runs import METHODS, Runs
 
-from halign_bench.results import parse_key, read_clips, read_record, read_replicates
+from halign_bench.companions import read_clips, read_replicates
+from halign_bench.record import parse_key
+from halign_bench.results import read_record
 
 CELLS = ("base-s0", "diffusion-dpo-s0", "sft-s0")
 

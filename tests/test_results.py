@@ -15,22 +15,11 @@ from pydantic import ValidationError
 from records import make_record, score
 
 from halign_bench.atomic import atomic_path, atomic_write
+from halign_bench.companions import ClipScore, read_clips, read_replicates
 from halign_bench.environment import capture_environment, git_state
 from halign_bench.errors import RequestError
-from halign_bench.results import (
-    ClipScore,
-    MetricKey,
-    config_hash,
-    metric_key,
-    parse_key,
-    read_clips,
-    read_record,
-    read_records,
-    read_replicates,
-    record_schema,
-    write_record,
-    write_schema,
-)
+from halign_bench.record import MetricKey, config_hash, metric_key, parse_key, record_schema, write_schema
+from halign_bench.results import read_record, read_records, write_record
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=1, max_size=12)
 

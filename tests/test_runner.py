@@ -15,7 +15,9 @@ from filelock import FileLock
 from runs import METHODS, Runs
 from safetensors.numpy import load_file
 
-from halign_bench.results import parse_key, read_clips, read_record, read_replicates
+from halign_bench.companions import read_clips, read_replicates
+from halign_bench.record import parse_key
+from halign_bench.results import read_record
 
 
 @pytest.fixture(scope="module")

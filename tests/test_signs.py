@@ -14,13 +14,15 @@ from run_tiny import TINY, ScoredTrack
 from tiny import TinyBackbone, TinyTrack
 
 from halign_bench.batch import error
+from halign_bench.companions import ClipScore
 from halign_bench.evaluation import Evaluator
 from halign_bench.leaderboard import build
 from halign_bench.method import LossOutput
 from halign_bench.preferences import PreferenceSpec, collect
 from halign_bench.progress import Progress
+from halign_bench.record import Sign
 from halign_bench.registry import get
-from halign_bench.results import ClipScore, Sign, read_record
+from halign_bench.results import read_record
 from halign_bench.signs import NORM, WINDOW, TrainingSigns, in_samples, over_exposed
 from halign_bench.training import TrainingSpec, train
 

@@ -35,7 +35,7 @@ def small(cell: str) -> Input:
     import pyarrow.parquet as pq
 
     from halign_bench.protocol import sha256_of
-    from halign_bench.results import SPEED, parse_key
+    from halign_bench.record import SPEED, parse_key
     from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
     from halign_bench.track import FPS
 
@@ -104,7 +104,7 @@ class Records:
         return found
 
     def change(self, seeds: list[Input], rng: random.Random) -> Input:
-        from halign_bench.results import config_hash
+        from halign_bench.record import config_hash
 
         made = {name: content for seed in seeds for name, content in seed.items()}
         cell = rng.choice(CELLS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from halign_bench import registry
 from halign_bench.errors import RequestError
-from halign_bench.results import MetricValue, parse_key
+from halign_bench.record import MetricValue, parse_key
 from halign_bench.rows import stands_for
 
 # The rule, ours: what is seen or matters little, in the units in which the score is read.

@@ -11,7 +11,8 @@ from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.gathering import check_protocols, one_per_cell
 from halign_bench.pairing import Sample, Scores
-from halign_bench.results import SPEED, Record, parse_key, read_records
+from halign_bench.record import SPEED, Record, parse_key
+from halign_bench.results import read_records
 
 LOST = 0.05  # of the baseline's clips, without a score now: the difference of the others says too little
 

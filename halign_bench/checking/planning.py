@@ -14,7 +14,7 @@ from halign_bench.comparing import ALPHA
 from halign_bench.errors import RequestError
 from halign_bench.gathering import check_protocols
 from halign_bench.pairing import Sample, Scores
-from halign_bench.results import SPEED, Record, parse_key
+from halign_bench.record import SPEED, Record, parse_key
 
 REFERENCE = "base"
 

@@ -22,7 +22,7 @@ from halign_bench.errors import HalignError
 from halign_bench.method import AlignmentMethod, DataKind, LossOutput, Stage
 from halign_bench.online import check_trajectory, steps_of
 from halign_bench.plan import variant_named
-from halign_bench.results import parse_key
+from halign_bench.record import parse_key
 from halign_bench.sampling import path
 
 BATCH = 3

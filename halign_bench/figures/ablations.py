@@ -9,7 +9,7 @@ from typing import Any
 from halign_bench.figures.labels import label
 from halign_bench.figures.source import NoData, Row, Source, against_base, direction, effective, headline
 from halign_bench.figures.style import Look
-from halign_bench.results import Record, metric_key, parse_key
+from halign_bench.record import Record, metric_key, parse_key
 
 FRAMES = {"none": 1, "2": 2, "4": 4}  # video frames that a latent frame is told of, by TMM's fold
 SCORES = ("sync_c", "sync_d", "hkc", "fid")

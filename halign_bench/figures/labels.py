@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halign_bench.results import SPEED, parse_key
+from halign_bench.record import SPEED, parse_key
 
 NAMES = {
     "fid": "FID", "fvd": "FVD", "kid": "KID", "sync_c": "Sync-C", "sync_d": "Sync-D", "sync_offset": "Sync offset",

@@ -11,7 +11,7 @@ from typing import Any
 from halign_bench.figures.labels import label
 from halign_bench.figures.source import NoData, Row, Source, against_base, direction, headline
 from halign_bench.figures.style import Look
-from halign_bench.results import metric_key, parse_key
+from halign_bench.record import metric_key, parse_key
 from halign_bench.stats import pareto_front
 
 # Lips and hands against how real it looks; motion and identity, which are what fidelity is often bought with.

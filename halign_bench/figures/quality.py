@@ -16,7 +16,7 @@ from halign_bench.figures.labels import SECONDS, label
 from halign_bench.figures.source import NoData, Row, Source, against_base, at_nfe, headline
 from halign_bench.figures.style import Look, balanced
 from halign_bench.leaderboard import NO_TIMES
-from halign_bench.results import SPEED, metric_key, parse_key
+from halign_bench.record import SPEED, metric_key, parse_key
 
 TOGETHER = 5  # methods in a picture beside base; more bands cannot be told apart
 

@@ -12,8 +12,9 @@ from halign_bench.documents import parsed
 from halign_bench.errors import RequestError
 from halign_bench.gathering import gather
 from halign_bench.leaderboard import Leaderboard, build
+from halign_bench.record import SPEED, Record, parse_key
 from halign_bench.report.resample import Origin
-from halign_bench.results import SPEED, Record, parse_key, read_records
+from halign_bench.results import read_records
 
 Row = dict[str, Any]  # one line of a figure's CSV
 HEADLINE = ("fid", "fvd", "sync_c", "hkc", "csim", "motion_gap")  # one of each kind; what else there is fills up

@@ -16,7 +16,7 @@ import numpy as np
 from halign_bench.documents import parsed
 from halign_bench.figures.source import NoData, Row, Source
 from halign_bench.figures.style import COLOURS, Look, balanced
-from halign_bench.results import Record
+from halign_bench.record import Record
 
 TOGETHER = 4  # methods in a picture; without a line of panels for accuracy, half as many again
 SHARE = 0.1  # of a stage's steps, over which the running mean goes

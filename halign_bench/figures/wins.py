@@ -8,7 +8,7 @@ from typing import Any
 from halign_bench.figures.labels import two_lines
 from halign_bench.figures.source import NoData, Row, Source, direction
 from halign_bench.figures.style import Look
-from halign_bench.results import SPEED, metric_key, parse_key
+from halign_bench.record import SPEED, metric_key, parse_key
 from halign_bench.stats import score_interval
 
 

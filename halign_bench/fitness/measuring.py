@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from halign_bench.fitness.damages import Damage, Spoilt, Subject
 from halign_bench.fitness.rule import Verdict, correlation, exact_share, judge, mean_correlation
 from halign_bench.metric import Metric, Scored
-from halign_bench.results import metric_key
+from halign_bench.record import metric_key
 from halign_bench.track import Extractor, Unscorable
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from halign_bench.figures.source import NoData, Source, direction
-from halign_bench.results import SPEED, Record, parse_key
+from halign_bench.record import SPEED, Record, parse_key
 
 RULE = (
     "Clips stand in the order of their mean rank: over all methods, seeds and scores of single clips that have a "

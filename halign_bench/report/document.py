@@ -10,7 +10,7 @@ from typing import Any
 from halign_bench.figures.labels import parted
 from halign_bench.figures.source import Source
 from halign_bench.leaderboard import RULES, Leaderboard
-from halign_bench.results import Record
+from halign_bench.record import Record
 from halign_bench.rows import Row
 from halign_bench.tables.cells import (
     ABSENT,

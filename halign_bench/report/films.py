@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.figures.source import Source
+from halign_bench.record import Record, parse_key
 from halign_bench.report.clips import clip_keys
 from halign_bench.report.resample import NoSamples, Origin, Sampler, adapter_folders, psnr_of, variant_of
 from halign_bench.report.writing import Files, script
-from halign_bench.results import Record, parse_key
 from halign_bench.track import SAMPLE_RATE
 
 if TYPE_CHECKING:

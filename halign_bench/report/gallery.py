@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from halign_bench.figures.labels import parted
 from halign_bench.figures.source import Source, direction, unit
+from halign_bench.record import Record
 from halign_bench.report.clips import RULE, ClipRank, clip_keys, extremes, gallery_seed, of_seed, ranked
 from halign_bench.report.films import Films, film
 from halign_bench.report.resample import NoSamples, Origin
 from halign_bench.report.writing import Files
-from halign_bench.results import Record
 from halign_bench.track import FPS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from halign_bench import registry
 from halign_bench.errors import HalignError, RequestError
 from halign_bench.model_choice import ModelChoice
-from halign_bench.results import Record
+from halign_bench.record import Record
 
 if TYPE_CHECKING:
     import numpy as np

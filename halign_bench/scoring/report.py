@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halign_bench.atomic import atomic_write
+from halign_bench.companions import write_clips
 from halign_bench.environment import capture_environment
 from halign_bench.printing import print_table
-from halign_bench.results import write_clips
 
 if TYPE_CHECKING:
-    from halign_bench.results import MetricValue
+    from halign_bench.record import MetricValue
     from halign_bench.scoring.inputs import Inputs
     from halign_bench.scoring.scorer import Scores
 

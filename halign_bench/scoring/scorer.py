@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from halign_bench.assets.hashing import sha256_of
+from halign_bench.companions import ClipScore
 from halign_bench.concluding import conclude, not_measured
 from halign_bench.decoding import MediaError, shown
 from halign_bench.metric import Metric, Scored
-from halign_bench.results import Bootstrap, ClipScore, MetricValue, metric_key
+from halign_bench.record import Bootstrap, MetricValue, metric_key
 from halign_bench.scoring.cache import MISSING, Cache, key_of, released
 from halign_bench.scoring.choices import LazyExtractor, code_sha256
 from halign_bench.scoring.footage import DECODING, Condition, Footage

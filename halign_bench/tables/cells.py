@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halign_bench.results import SPEED, parse_key
+from halign_bench.record import SPEED, parse_key
 
 if TYPE_CHECKING:
     from halign_bench.leaderboard import Leaderboard

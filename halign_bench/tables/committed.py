@@ -17,7 +17,8 @@ from halign_bench.figures.make import KINDS, csv_text, pages
 from halign_bench.figures.source import NoData, Source
 from halign_bench.gathering import gather
 from halign_bench.leaderboard import Leaderboard, build
-from halign_bench.results import Record, read_records
+from halign_bench.record import Record
+from halign_bench.results import read_records
 from halign_bench.tables.content import LEGEND, blocks, left_out, seeds
 from halign_bench.tables.markdown import pipes
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from halign_bench.results import metric_key, parse_key
+from halign_bench.record import metric_key, parse_key
 from halign_bench.tables.cells import (
     ABSENT,
     UNFIT,

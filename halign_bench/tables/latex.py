@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from halign_bench.results import parse_key
+from halign_bench.record import parse_key
 from halign_bench.tables.cells import UNFIT, Cells, Shown, direction, key_at, keys_shown, speed
 from halign_bench.tables.content import COST, cost_columns, left_out, seeds, unfit_lines
 from halign_bench.tables.tex import Column, comment, escape, number_column, text_column

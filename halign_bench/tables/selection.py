@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from halign_bench.errors import RequestError
-from halign_bench.results import SPEED, parse_key
+from halign_bench.record import SPEED, parse_key
 from halign_bench.rows import stands_for, with_front
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from halign_bench.results import parse_key
+from halign_bench.record import parse_key
 
 if TYPE_CHECKING:
     from halign_bench.leaderboard import Leaderboard

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from halign_bench.companions import parquet_columns
 from halign_bench.errors import first_line
-from halign_bench.results import SPEED, MetricValue, Record, parquet_columns, parse_key
+from halign_bench.record import SPEED, MetricValue, Record, parse_key
 from halign_bench.stats import (
     bootstrap_indices,
     bootstrap_signature,

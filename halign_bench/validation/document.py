@@ -11,7 +11,7 @@ from typing import Any
 from halign_bench.errors import PluginError, RequestError
 from halign_bench.grammar import parse_methods
 from halign_bench.protocol import sha256_of
-from halign_bench.results import SPEED, MetricValue, Record, parse_key
+from halign_bench.record import SPEED, MetricValue, Record, parse_key
 from halign_bench.track import FPS
 from halign_bench.validation.finding import Problem
 from halign_bench.validation.reading import Agreed

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halign_bench.protocol import SCHEMA
-from halign_bench.results import Bootstrap, Record, check_sha256, metric_key, parse_key, refuse_constant, whole
+from halign_bench.record import Bootstrap, Record, metric_key, parse_key
+from halign_bench.results import check_sha256, refuse_constant, whole
 from halign_bench.validation.finding import Problem
 
 
@@ -67,7 +68,7 @@ def read(path: Path) -> tuple[Record | None, list[Problem]]:
         return None, schema_problems(error)
     except (ValueError, RecursionError) as error:
         return None, [("file", str(error) if "sha256" in str(error) else f"is no JSON document: {error}")]
-    record._source = path
+    record.source = path
     return record, []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from halign_bench.comparing import REFERENCES
-from halign_bench.results import SPEED, Record, parse_key
+from halign_bench.record import SPEED, Record, parse_key
 from halign_bench.validation.companions import Scored
 from halign_bench.validation.finding import Finding
 
