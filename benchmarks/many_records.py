@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from halign_bench.companions import ClipScore
+from halign_bench.protocol import sha256_of
 from halign_bench.record import (
     Base,
     Bootstrap,
@@ -35,7 +36,6 @@ from halign_bench.record import (
     Record,
     Timings,
     Training,
-    config_hash,
 )
 from halign_bench.results import write_record
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
@@ -49,7 +49,7 @@ def small(scores: int = 4) -> dict:
     protocol = {"training": {"samples": 1600}, "metrics": {f"{name}@toy": "synthetic" for name in NAMES[:scores]}}
     record = Record(
         cell=CellIdentity(method="m", seed=0, track="toy", backbone="tiny"), status="done", protocol=protocol,
-        protocol_hash=config_hash(protocol), base=Base(name="tiny", sha256="0" * 64), evaluators={"image": "synthetic"},
+        protocol_hash=sha256_of(protocol), base=Base(name="tiny", sha256="0" * 64), evaluators={"image": "synthetic"},
         config=ConfigUsed(given={}, effective={"beta": 1}), timings=Timings(train=1.0, sample=2.0),
         environment=Environment(python="3.11", packages={"torch": "2"}, hardware={"cores": 2}),
         training=Training(samples_seen=1600, steps=100, trained_parameters=1000, peak_memory_bytes=10**9),

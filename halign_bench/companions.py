@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halign_bench.assets.hashing import sha256_of
 from halign_bench.atomic import atomic_path
 from halign_bench.errors import RequestError, first_line
 from halign_bench.record import Record
@@ -111,7 +112,7 @@ def companions_intact(record: Record) -> bool:
     assert record.source is not None
     try:
         for kind in COMPANIONS & record.files.keys():
-            digest = hashlib.sha256((record.source.parent / record.files[kind]).read_bytes()).hexdigest()
+            digest = sha256_of(record.source.parent / record.files[kind])
             if record.sha256s.get(kind, digest) != digest:
                 return False
     except OSError:

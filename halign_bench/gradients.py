@@ -56,7 +56,8 @@ def gradients(
     for part in range(parts):
         start = (processes.rank * parts + part) * share
         batch = whole[start : start + share]
-        watch.target.append(_target_power(batch, backbone))
+        clips = batch.winner if isinstance(batch, PairBatch) else batch
+        watch.target.append(_power(clips.noised(backbone)[1]))
         output = method.loss(stage, policy, reference, batch, backbone)
         if output.per_sample.shape != (share,):
             raise HalignError(
@@ -82,27 +83,24 @@ def gradients(
 def _denoisers(backbone: Backbone, watch: Watch, below: Sequence[str]) -> tuple[Any, Any]:
     import torch
 
-    def power(prediction: torch.Tensor) -> torch.Tensor:
-        return prediction.detach().float().pow(2).flatten(1).mean(dim=1)
-
     def policy(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         prediction = backbone.denoise(x_t, t, condition)
         watch.shown.append((x_t.detach(), t.detach()))
-        watch.policy.append((t.detach(), power(prediction)))
+        watch.policy.append((t.detach(), _power(prediction)))
         return prediction
 
     def reference(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         with torch.no_grad(), backbone.adapters(below):
             prediction = backbone.denoise(x_t, t, condition)
-        watch.reference.append((t.detach(), power(prediction)))
+        watch.reference.append((t.detach(), _power(prediction)))
         return prediction
 
     return policy, reference
 
 
-def _target_power(batch: ClipBatch | PairBatch, backbone: Backbone) -> torch.Tensor:
-    clips = batch.winner if isinstance(batch, PairBatch) else batch
-    return clips.noised(backbone)[1].float().pow(2).flatten(1).mean(dim=1)
+def _power(samples: torch.Tensor) -> torch.Tensor:
+    """`[B]`, the mean square of each of `[B, …]`."""
+    return samples.detach().float().pow(2).flatten(1).mean(dim=1)
 
 
 def forget_peak(device: str) -> None:

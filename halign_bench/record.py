@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -245,16 +244,6 @@ class Record(_Part):
     @property
     def name(self) -> str:
         return f"{self.cell.method} seed {self.cell.seed}"
-
-
-def canonical_json(value: Any) -> str:
-    """One text for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def config_hash(value: Any) -> str:
-    """sha256 of a JSON-able value; keep paths and other circumstances of a run out of it."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def record_schema() -> dict[str, Any]:

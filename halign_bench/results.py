@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from halign_bench.assets.hashing import sha256_of
 from halign_bench.atomic import atomic_write
 from halign_bench.companions import COMPANIONS, ClipScore, write_clips, write_replicates
 from halign_bench.errors import RequestError
@@ -48,7 +49,7 @@ def write_record(
         write_replicates(path.with_name(files["bootstrap"]), replicates)
     for kind in COMPANIONS & files.keys():
         if (beside := path.with_name(files[kind])).is_file():
-            sha256s[kind] = hashlib.sha256(beside.read_bytes()).hexdigest()
+            sha256s[kind] = sha256_of(beside)
     record.schema_, record.files, record.sha256s, record.sha256 = SCHEMA, files, sha256s, None
     document = Record.model_validate(record.model_dump(by_alias=True)).model_dump(mode="json", by_alias=True)
     del document["sha256"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from halign_bench.companions import ClipScore
+from halign_bench.protocol import sha256_of
 from halign_bench.record import (
     Base,
     Bootstrap,
@@ -20,7 +21,6 @@ from halign_bench.record import (
     Record,
     Timings,
     Training,
-    config_hash,
 )
 from halign_bench.results import write_record
 from halign_bench.stats import bootstrap_indices, bootstrap_signature, percentile_interval, resampled_means
@@ -38,7 +38,7 @@ def make_record(method: str = "base", seed: int = 0, **changes: Any) -> Record:
         "status": "done",
         "config": ConfigUsed(given={}, effective={"beta": 1}),
         "protocol": protocol,
-        "protocol_hash": config_hash(protocol),
+        "protocol_hash": sha256_of(protocol),
         "base": Base(name="tiny", sha256="0" * 64),
         "evaluators": {"image": "toy"},
         "environment": Environment(python="3.11", packages={}, hardware={"cores": 2}),

@@ -18,7 +18,8 @@ from halign_bench.atomic import atomic_path, atomic_write
 from halign_bench.companions import ClipScore, read_clips, read_replicates
 from halign_bench.environment import capture_environment, git_state
 from halign_bench.errors import RequestError
-from halign_bench.record import MetricKey, config_hash, metric_key, parse_key, record_schema, write_schema
+from halign_bench.protocol import sha256_of
+from halign_bench.record import MetricKey, metric_key, parse_key, record_schema, write_schema
 from halign_bench.results import read_record, read_records, write_record
 
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=1, max_size=12)
@@ -178,10 +179,10 @@ def test_a_killed_write_leaves_what_was_there_and_no_record(tmp_path):
 
 def test_hashes_depend_on_values_not_on_order():
     assert (
-        config_hash({"a": 1, "b": [1, 2]}) == config_hash({"b": [1, 2], "a": 1}) != config_hash({"a": 1, "b": [2, 1]})
+        sha256_of({"a": 1, "b": [1, 2]}) == sha256_of({"b": [1, 2], "a": 1}) != sha256_of({"a": 1, "b": [2, 1]})
     )
     with pytest.raises(ValueError):
-        config_hash({"a": float("nan")})
+        sha256_of({"a": float("nan")})
 
 
 def test_published_schema_is_up_to_date(tmp_path):

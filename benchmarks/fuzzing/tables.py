@@ -104,7 +104,7 @@ class Records:
         return found
 
     def change(self, seeds: list[Input], rng: random.Random) -> Input:
-        from halign_bench.record import config_hash
+        from halign_bench.protocol import sha256_of
 
         made = {name: content for seed in seeds for name, content in seed.items()}
         cell = rng.choice(CELLS)
@@ -122,7 +122,7 @@ class Records:
             for other in CELLS if place == "protocol" else (cell,):
                 theirs = json.loads(made[f"{other}.json"]) | {place: document[place]}
                 with contextlib.suppress(ValueError, UnicodeEncodeError):
-                    theirs["protocol_hash"] = config_hash(theirs["protocol"])
+                    theirs["protocol_hash"] = sha256_of(theirs["protocol"])
                 made[f"{other}.json"] = json.dumps(theirs).encode()
         return {f"records/{name}": content for name, content in made.items()}
 
